@@ -1,0 +1,1 @@
+"""The command line of featkit: parse, call the library, show."""

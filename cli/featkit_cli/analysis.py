@@ -1,0 +1,127 @@
+"""Make a command of any analysis: arguments from its inputs, options from its ``Config``."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from featkit.analyses.base import Analysis, Result, check_requirements
+from featkit.errors import StoreError
+from featkit.store.reader import FeatureTable, open_store
+from featkit.store.selectors import split_selector
+from featkit_cli.render import table_text
+
+Kind: TypeAlias = Any
+"""A ``click.ParamType``, which newer releases made generic."""
+
+
+class CommaSeparated(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """Values of one type, separated by commas."""
+
+    name = "list"
+
+    def __init__(self, item: Kind) -> None:
+        self.item = item
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Split a text and convert every part."""
+        parts = [part.strip() for part in value.split(",")]
+        return tuple(self.item.convert(part, param, ctx) for part in parts if part)
+
+
+def _click_type(annotation: Any) -> Kind:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return click.Choice([str(choice) for choice in arguments])
+    if origin is tuple:
+        return CommaSeparated(_click_type(arguments[0]))
+    if origin in (Union, types.UnionType):
+        return _click_type(next(a for a in arguments if a is not type(None)))
+    return click.types.convert_type(annotation)
+
+
+def _options(config: type[Any]) -> list[click.Option]:
+    hints = get_type_hints(config)
+    made = []
+    for field in dataclasses.fields(config):
+        flag = "--" + field.name.replace("_", "-")
+        help_text = field.metadata.get("help", "")
+        if field.metadata.get("source"):
+            help_text += f" [{field.metadata['source']}]"
+        if hints[field.name] is bool:
+            made.append(
+                click.Option([f"{flag}/--no-{flag[2:]}"], default=field.default, help=help_text)
+            )
+            continue
+        kind = _click_type(hints[field.name])
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        shown = default not in ("", None)
+        made.append(
+            click.Option([flag], type=kind, default=default, help=help_text, show_default=shown)
+        )
+    return made
+
+
+def _tables(selector: str) -> list[FeatureTable]:
+    folder, pattern = split_selector(selector)
+    tables = open_store(folder).select(pattern)
+    if not tables:
+        raise StoreError(f"{selector}: no finished table; featkit ls {folder} shows what is there")
+    return tables
+
+
+def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
+    """Return the command ``featkit NAME`` of an analysis."""
+    parameters: list[click.Parameter] = [
+        click.Argument([f"input_{i}"], metavar=given.name)
+        for i, given in enumerate(analysis.inputs)
+    ]
+    parameters += _options(analysis.Config)
+    parameters += [
+        click.Option(
+            ["-o", "--output"],
+            metavar="DIR",
+            help="Save result.json, CSV, arrays.h5 and figures here.",
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print result.json, nothing else."),
+    ]
+
+    def callback(output: str | None, as_json: bool, **given: Any) -> None:
+        selectors = [given.pop(f"input_{i}") for i in range(len(analysis.inputs))]
+        inputs = {
+            asked.name.lower(): _tables(selector)
+            for asked, selector in zip(analysis.inputs, selectors, strict=True)
+        }
+        check_requirements(analysis.requires, inputs)
+        result = analysis(analysis.Config(**given)).run(inputs)
+        show_result(result, output, as_json)
+
+    lines = [f"{i.name}: {i.help}" for i in analysis.inputs]
+    text = f"{analysis.__doc__ or ''}".partition("\n\n")[0] + "\n\n\b\n" + "\n".join(lines)
+    return click.Command(name, params=parameters, callback=callback, help=text)
+
+
+def show_result(result: Result, output: str | None, as_json: bool) -> None:
+    """Print a result, and save it with its figures where asked."""
+    saved = []
+    if output is not None:
+        from featkit.report.figures import draw_figures
+
+        result.save(output)
+        saved = draw_figures(result, output)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+        return
+    for name, rows in list(result.tables.items())[:1]:
+        click.echo(table_text(rows) if rows else f"{name}: empty")
+    click.echo("\n" + ", ".join(f"{name} {value}" for name, value in result.scalars.items()))
+    if output is not None:
+        count = len(saved)
+        click.echo(f"saved in {output}: result.json, tables, {count} figure{'s' * (count != 1)}")

@@ -1,0 +1,35 @@
+"""``featkit export``: a store as one file for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("store")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    help="Its ending says the format: .npz, .parquet or .h5.",
+)
+def export(store: str, output: str) -> None:
+    """Write the tables of STORE (or STORE:BACKBONE/TAP) with paths and labels into one file."""
+    from featkit.store.export import export_tables
+    from featkit.store.files import size_text
+    from featkit.store.reader import open_store
+    from featkit.store.selectors import split_selector
+
+    folder, pattern = split_selector(store)
+    opened = open_store(folder)
+    tables = opened.select(pattern)
+    path = Path(output)
+    export_tables(opened.samples, tables, path)
+    count = len(tables)
+    click.echo(
+        f"{path}: {len(opened):,} samples, {count} table{'s' * (count != 1)}, "
+        f"{size_text(path.stat().st_size)}"
+    )

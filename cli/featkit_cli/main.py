@@ -1,0 +1,135 @@
+"""The ``featkit`` command: finds its subcommands, and turns errors into one line."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from featkit.errors import FeatkitError, UsageError
+from featkit.registry import did_you_mean
+
+COMMANDS = {
+    "extract": ("featkit_cli.extract:extract", "Run images through backbones into a store."),
+    "layers": ("featkit_cli.layers:layers", "List what can be tapped in a backbone."),
+    "backbones": ("featkit_cli.backbones:backbones", "Find backbones by name."),
+    "ls": ("featkit_cli.ls:ls", "List the tables of a store."),
+    "verify": ("featkit_cli.verify:verify", "Check every byte of a store."),
+    "export": ("featkit_cli.export:export", "Write a store as npz, parquet or one HDF5 file."),
+    "demo": ("featkit_cli.demo:demo", "See it all work, without a network."),
+}
+
+
+@cache
+def analyses() -> dict[str, EntryPoint]:
+    """Return every installed analysis by the name of its command."""
+    return {point.name: point for point in entry_points(group="featkit.analyses")}
+
+
+def _summary(point: EntryPoint) -> str:
+    """Read the first line of an analysis's docstring without importing it."""
+    spec = importlib.util.find_spec(point.module)
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == point.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+class Commands(click.Group):
+    """Subcommands that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names, the way from images to answers first."""
+        return [*COMMANDS, *sorted(analyses())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command."""
+        if cmd_name in COMMANDS:
+            module, _, name = COMMANDS[cmd_name][0].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            return command
+        if cmd_name in analyses():
+            from featkit_cli.analysis import analysis_command
+
+            return analysis_command(cmd_name, analyses()[cmd_name].load())
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one was meant."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known:
+            raise click.UsageError(f"no command {args[0]!r}: {did_you_mean(args[0], known)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands without importing them."""
+        with formatter.section("Stores"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        with formatter.section("Analyses"):
+            formatter.write_dl([(n, _summary(analyses()[n])) for n in sorted(analyses())])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="featkit", message="featkit %(version)s")
+def cli() -> None:
+    """Analyse the features of pretrained vision backbones.
+
+    Every image goes through every network once; the activations lie in a store; every question is
+    answered from there. Try: featkit demo
+
+    --debug with any command shows the traceback of an error.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 cannot be done as asked, 130 stopped."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        cli.main(given, prog_name="featkit", standalone_mode=False)
+    except (FeatkitError, click.ClickException) as error:
+        if debug:
+            raise
+        sys.exit(_explain(error))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("featkit: stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        click.echo(
+            f"featkit: unexpected {type(error).__name__}: {reason} (this is a bug in featkit; "
+            f"--debug shows where)",
+            err=True,
+        )
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _explain(error: FeatkitError | click.ClickException) -> int:
+    if isinstance(error, FeatkitError):
+        click.echo(f"featkit: {error}", err=True)
+        return error.exit_status
+    hint = ""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f" (see {error.ctx.command_path} --help)"
+    click.echo(f"featkit: {error.format_message()}{hint}", err=True)
+    return UsageError.exit_status

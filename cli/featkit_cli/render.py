@@ -1,0 +1,62 @@
+"""Text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+
+def table_text(rows: Sequence[Mapping[str, Any]], indent: str = "") -> str:
+    """Return rows as aligned columns, numbers to the right.
+
+    Example:
+        >>> print(table_text([{"name": "a", "top1": 0.5}, {"name": "long", "top1": 1}]))
+        name   top1
+        a     0.500
+        long      1
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    numeric = [
+        all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns
+    ]
+    lines = []
+    for line in cells:
+        padded = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        lines.append((indent + "  ".join(padded)).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)
+
+
+def note(text: str) -> None:
+    """Tell the user something on stderr."""
+    click.echo(f"note: {text}", err=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people.
+
+    Example:
+        >>> duration(7.26), duration(130)
+        ('7.3 s', '2 min 10 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"

@@ -1,0 +1,1 @@
+"""Questions answered from a store, each a plugin of its own."""

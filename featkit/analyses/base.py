@@ -1,0 +1,250 @@
+"""What an analysis is, and what it gives back."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featkit.errors import UsageError
+from featkit.store.arrays import write_arrays
+from featkit.store.reader import FeatureTable
+
+ENTRY_POINTS = "featkit.analyses"
+"""Entry-point group through which analyses, ours and others', become commands."""
+
+
+def option(default: Any, help: str, source: str = "") -> Any:  # noqa: A002 - as click calls it
+    """Declare a field of a ``Config`` with its help and the source of its default.
+
+    Args:
+        default: Its value when the user says nothing; immutable.
+        help: One line for ``--help``.
+        source: Where the default comes from.
+    """
+    return field(default=default, metadata={"help": help, "source": source})
+
+
+@dataclass(frozen=True)
+class Input:
+    """One argument of an analysis: a selector of tables.
+
+    Attributes:
+        name: As shown in the usage line, such as ``TRAIN``.
+        help: One line for ``--help``.
+    """
+
+    name: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of a result's own tables and arrays, to be drawn by ``featkit.report``.
+
+    Attributes:
+        name: File stem.
+        kind: ``bar``, ``line`` or ``heatmap``.
+        data: Name of the table (``bar``, ``line``) or array (``heatmap``) that is drawn.
+        title: Over the picture.
+        x: Column on the horizontal axis; for a heat map its axis title.
+        y: Column on the vertical axis; for a heat map its axis title.
+        hue: Column that tells the lines or groups of bars apart.
+        labels: Name of the array of tick labels of a heat map.
+    """
+
+    name: str
+    kind: str
+    data: str
+    title: str
+    x: str
+    y: str
+    hue: str | None = None
+    labels: str | None = None
+
+
+@dataclass
+class Result:
+    """What an analysis found.
+
+    Attributes:
+        analysis: Name of the analysis.
+        config: Every option with its value.
+        scalars: Single numbers by name.
+        tables: Lists of flat rows by name.
+        arrays: Arrays by name.
+        figures: Pictures of them.
+        provenance: Keys of the tables read, versions, seed.
+    """
+
+    analysis: str
+    config: dict[str, Any]
+    scalars: dict[str, float | int | str] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return ``result.json``; numbers that are not finite become null."""
+        content = {
+            "analysis": self.analysis,
+            "featkit": importlib.metadata.version("featkit"),
+            "config": self.config,
+            "scalars": self.scalars,
+            "tables": self.tables,
+            "provenance": self.provenance,
+        }
+        return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``result.json``, one CSV a table and ``arrays.h5``.
+
+        Args:
+            folder: Made if it is not there; files of the same names are replaced.
+
+        Raises:
+            UsageError: The folder cannot be made or written to.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, rows in self.tables.items():
+                _write_csv(folder / f"{name}.csv", rows)
+            if self.arrays:
+                write_arrays(folder / "arrays.h5", self.arrays)
+            _write_text(folder / "result.json", self.to_json())
+        except OSError as error:
+            raise UsageError(f"cannot write the result to {folder} ({error.strerror})") from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON knows it."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@runtime_checkable
+class Analysis(Protocol):
+    """A question that is answered from tables.
+
+    A class that fits is made a command ``featkit NAME`` by an entry point in the group
+    ``featkit.analyses``: its arguments come from ``inputs``, its options from ``Config``.
+
+    Attributes:
+        inputs: The arguments, in order; each is one or more tables.
+        requires: What must hold before any work: ``labels`` (every table has one label a sample),
+            ``vectors`` (rows are (d,)).
+        Config: Frozen dataclass of options, made with :func:`option`.
+    """
+
+    inputs: ClassVar[tuple[Input, ...]]
+    requires: ClassVar[frozenset[str]]
+    Config: ClassVar[type[Any]]
+
+    def __init__(self, config: Any = None) -> None: ...
+
+    def run(self, inputs: Mapping[str, Sequence[FeatureTable]]) -> Result:
+        """Answer the question from the tables of each input."""
+        ...
+
+
+def check_requirements(
+    requires: frozenset[str], inputs: Mapping[str, Sequence[FeatureTable]]
+) -> None:
+    """Refuse tables that an analysis cannot use, before any work.
+
+    Raises:
+        UsageError: A requirement does not hold.
+    """
+    for tables in inputs.values():
+        for table in tables:
+            for requirement in sorted(requires):
+                holds, message = _REQUIREMENTS[requirement]
+                if not holds(table):
+                    raise UsageError(f"{table.path}: {message(table)}")
+
+
+def _has_labels(table: FeatureTable) -> bool:
+    return table.labels is not None and table.labels.ndim == 1
+
+
+_REQUIREMENTS: dict[str, tuple[Any, Any]] = {
+    "labels": (
+        _has_labels,
+        lambda t: (
+            "needs one label a sample, and its images have "
+            + ("none: " if t.labels is None else "several: ")
+            + "extract from class subfolders, or a CSV with a label column"
+        ),
+    ),
+    "vectors": (
+        lambda t: len(t.shape) == 2,
+        lambda t: (
+            f"needs rows of d numbers, and these are {t.shape[1:]}: extract the tap with "
+            "pooling avg, max, cls or flatten"
+        ),
+    ),
+}
+
+
+def short_names(tables: Sequence[FeatureTable]) -> list[str]:
+    """Name tables ``backbone/tap``, with the pooling only where two would be called the same."""
+    short = [f"{table.backbone}/{table.tap}" for table in tables]
+    return [
+        table.name if short.count(name) > 1 else name
+        for table, name in zip(tables, short, strict=True)
+    ]
+
+
+def describe_run(
+    config: Any, inputs: Mapping[str, Sequence[FeatureTable]], libraries: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the ``config`` and the ``provenance`` of a result.
+
+    Args:
+        config: The analysis's frozen dataclass.
+        inputs: The tables it reads.
+        libraries: Packages whose version matters to the numbers.
+    """
+    provenance = {
+        "inputs": {
+            name: [{"table": str(table.path), "key": table.key} for table in tables]
+            for name, tables in inputs.items()
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{library: importlib.metadata.version(library) for library in libraries},
+        },
+    }
+    return dataclasses.asdict(config), provenance

@@ -1,0 +1,1 @@
+"""What a backbone is, and every way to get one."""

@@ -1,0 +1,130 @@
+"""Networks by name, with random weights: our own, torchvision's and timm's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from featkit.backbones.base import Network
+from featkit.backbones.nets import NETS
+from featkit.data.preprocessing import Preprocessing
+from featkit.errors import BackboneError
+from featkit.registry import did_you_mean
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw random weights from ``seed`` and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def build(architecture: str, seed: int = 0, num_classes: int | None = None) -> Network:
+    """Build a network with random weights.
+
+    Args:
+        architecture: ``cifar_resnet20``, ``torchvision:NAME`` or ``timm:NAME``; a bare name is
+            looked up among our own networks, then torchvision's.
+        seed: Of the weights.
+        num_classes: Outputs of its classifier; None for the architecture's own number.
+
+    Raises:
+        BackboneError: There is no such architecture.
+
+    Example:
+        >>> build("cifar_resnet20").architecture
+        'cifar_resnet20'
+    """
+    library, _, name = architecture.rpartition(":")
+    if not library and name in NETS:
+        make, preprocessing = NETS[name]
+        options = {} if num_classes is None else {"num_classes": num_classes}
+        with seeded(seed):
+            return Network(name, make(**options).eval(), preprocessing)
+    if library in ("", "torchvision"):
+        return _build_torchvision(name, seed, num_classes)
+    if library == "timm":
+        return _build_timm(name, seed, num_classes)
+    raise BackboneError(
+        f"architecture {architecture!r}: unknown library {library!r}; use torchvision:NAME, "
+        f"timm:NAME or one of {', '.join(NETS)}"
+    )
+
+
+def torchvision_builder(name: str) -> Callable[..., nn.Module]:
+    """Return torchvision's function that builds the network ``name``.
+
+    Raises:
+        BackboneError: There is none.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise BackboneError(
+            f"torchvision has no network {name!r}: {did_you_mean(name, [*NETS, *known])} "
+            f"(featkit backbones lists all)"
+        )
+    builder: Callable[..., nn.Module] = models.get_model_builder(name)
+    return builder
+
+
+def torchvision_preprocessing(weights: Any) -> Preprocessing:
+    """Return the preprocessing of one member of a torchvision weights enumeration."""
+    return Preprocessing.from_torchvision(weights.transforms())
+
+
+def _build_torchvision(name: str, seed: int, num_classes: int | None) -> Network:
+    from torchvision import models
+
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    builder = torchvision_builder(name)
+    if name in ("googlenet", "inception_v3"):
+        options |= {"init_weights": True, "aux_logits": False}
+    with seeded(seed):
+        module = builder(weights=None, **options).eval()
+    preprocessing = torchvision_preprocessing(models.get_model_weights(name).DEFAULT)
+    return Network(f"torchvision:{name}", module, preprocessing)
+
+
+def check_timm_name(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        BackboneError: It does not.
+    """
+    import timm
+
+    bare, _, tag = name.partition(".")
+    if not timm.is_model(bare):
+        raise BackboneError(
+            f"timm has no network {name!r}: {did_you_mean(bare, timm.list_models())} "
+            f"(featkit backbones lists all)"
+        )
+    known = timm.list_models(f"{bare}.*", include_tags=True) if tag else [name]
+    if name not in known:
+        raise BackboneError(f"timm has no weights {name!r}: {did_you_mean(name, known)}")
+
+
+def timm_network(module: nn.Module, name: str) -> Network:
+    """Wrap a timm network with the preprocessing of its pretrained configuration."""
+    from timm.data.config import resolve_model_data_config
+
+    config: dict[str, Any] = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    preprocessing = Preprocessing.from_timm(config)
+    return Network(f"timm:{name}", module.eval(), preprocessing)
+
+
+def _build_timm(name: str, seed: int, num_classes: int | None) -> Network:
+    import timm
+
+    check_timm_name(name)
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    with seeded(seed):
+        module = timm.create_model(name, pretrained=False, **options)
+    return timm_network(module, name.partition(".")[0])

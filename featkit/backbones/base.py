@@ -1,0 +1,81 @@
+"""What a backbone is: a network, its preprocessing, and the identity of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featkit.data.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture, built, with the preprocessing that it expects.
+
+    Attributes:
+        architecture: Its name with its library, such as ``torchvision:resnet50``.
+        module: The network in evaluation mode.
+        preprocessing: From a decoded image to its input.
+    """
+
+    architecture: str
+    module: nn.Module
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network with weights, ready to be asked for activations.
+
+    Attributes:
+        name: What tables made from it are called.
+        spec: How the user asked for it.
+        network: The architecture with its weights loaded.
+    """
+
+    name: str
+    spec: str
+    network: Network
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself."""
+        return self.network.module
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From a decoded image to the network's input."""
+        return self.network.preprocessing
+
+    @cached_property
+    def weights(self) -> str:
+        """The sha256 over every tensor of the state dict, with names, shapes and types."""
+        return hash_tensors(self.module.state_dict())
+
+    def identity(self) -> dict[str, Any]:
+        """The backbone's part of a table's provenance."""
+        return {"architecture": self.network.architecture, "weights": self.weights}
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of named tensors, independent of their order, device and strides.
+
+    Cost: one pass over the bytes.
+
+    Example:
+        >>> a = {"w": torch.zeros(2), "b": torch.ones(1)}
+        >>> hash_tensors(a) == hash_tensors(dict(reversed(a.items())))
+        True
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""An image source whose samples are files under one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from featkit.data.decoding import decode, decode_errors
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """Image files under one folder: the `featkit.data.sources.Source` of folders and CSV tables.
+
+    Attributes:
+        name: The source as the user wrote it.
+        root: Absolute folder that the ids are relative to.
+        ids: n unique POSIX paths.
+        labels: (n,) int64 class indices, (n, k) uint8 memberships, or None.
+        classes: The k class names that labels index.
+        notes: One-line remarks for the user.
+    """
+
+    name: str
+    root: Path
+    ids: Sequence[str]
+    labels: NDArray[Any] | None = None
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def read(self, row: int) -> Image.Image:
+        """Decode sample ``row`` to RGB.
+
+        Raises:
+            DecodeError: The file cannot be read or decoded.
+        """
+        with decode_errors():
+            content = (self.root / self.ids[row]).read_bytes()
+        return decode(content)
+
+    def digest(self, row: int) -> bytes:
+        """Return the sha256 (32 bytes) of the file of sample ``row``; never raises."""
+        return file_digest(self.root / self.ids[row])
+
+    def stamps(self) -> NDArray[np.int64]:
+        """Return (n, 2) int64 file sizes in bytes and modification times in ns.
+
+        A file that cannot be looked at has -1, -1.
+
+        Cost:
+            n calls of ``stat``.
+        """
+        return file_stamps(self.root / name for name in self.ids)
+
+
+def file_digest(path: str | Path) -> bytes:
+    """Hash a file's bytes, or the kind of error that keeps them from being read.
+
+    Returns:
+        32 bytes of sha256.
+
+    Cost:
+        One pass over the file.
+
+    Example:
+        >>> file_digest("no such file") == file_digest("nor this")
+        True
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        return hashlib.sha256(f"unreadable: {type(error).__name__}".encode()).digest()
+
+
+def file_stamps(paths: Iterable[str | Path]) -> NDArray[np.int64]:
+    """Return the size in bytes and the modification time in ns of n files, as (n, 2) int64.
+
+    Files that cannot be looked at have -1, -1.
+    """
+    return np.array([_stamp(path) for path in paths], dtype=np.int64).reshape(-1, 2)
+
+
+def _stamp(path: str | Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a third of the time of Path.stat over a million files
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def shown(names: Sequence[str]) -> str:
+    """List the first three names, printable whatever bytes the file system holds.
+
+    Example:
+        >>> shown(["a", "b", "c", "d"])
+        'a, b, c, …'
+    """
+    first = ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in names[:3])
+    return first + (", …" if len(names) > 3 else "")

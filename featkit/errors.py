@@ -1,0 +1,59 @@
+"""The errors that featkit raises on purpose.
+
+Each message is one line: what was given, what was wanted, what to do. The command line prints it
+and ends with the error's ``exit_status``.
+"""
+
+from __future__ import annotations
+
+
+class FeatkitError(Exception):
+    """Base of every error that featkit raises on purpose."""
+
+    exit_status = 1
+
+
+class UsageError(FeatkitError, ValueError):
+    """A value, name or combination that cannot be used as given."""
+
+    exit_status = 2
+
+
+class SourceError(UsageError):
+    """An image source that does not exist or cannot be understood."""
+
+
+class BackboneError(UsageError):
+    """A backbone, tap or checkpoint that does not exist or cannot be used."""
+
+
+class DownloadError(FeatkitError):
+    """Weights that could not be fetched."""
+
+
+class SelectorError(UsageError):
+    """A store or table selector that matches nothing, or too much."""
+
+
+class MissingExtraError(FeatkitError):
+    """An optional package is needed and not installed."""
+
+
+class DecodeError(FeatkitError):
+    """One image that could not be read."""
+
+
+class StoreError(FeatkitError):
+    """A store or table that cannot be read or written."""
+
+
+class ConflictError(StoreError):
+    """A table of this name exists and was made from something else."""
+
+
+class DamagedError(StoreError):
+    """A file whose bytes are not the ones that were written."""
+
+
+class DiskFullError(StoreError):
+    """The disk is full, or too small for what was asked."""

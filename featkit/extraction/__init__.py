@@ -1,0 +1,1 @@
+"""Images through backbones into a store: every image once, every table whole."""

@@ -1,0 +1,1 @@
+"""Pure mathematics on arrays and tensors: no files, no printing."""

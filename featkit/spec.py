@@ -1,0 +1,88 @@
+"""The ``NAME?key=value&key=value`` notation of sources and backbones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import parse_qsl
+
+from featkit.errors import UsageError
+from featkit.registry import did_you_mean
+
+
+def split_query(text: str) -> tuple[str, dict[str, str]]:
+    """Split ``NAME?key=value&…`` into the name and its options.
+
+    Args:
+        text: What the user wrote.
+
+    Returns:
+        The name, and the options as strings.
+
+    Raises:
+        UsageError: An option has no value or appears twice.
+
+    Example:
+        >>> split_query("torchvision:resnet50?weights=none&seed=0")
+        ('torchvision:resnet50', {'weights': 'none', 'seed': '0'})
+    """
+    name, _, query = text.partition("?")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError:
+        raise UsageError(f"{text!r}: options are written ?key=value&key=value") from None
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise UsageError(f"{text!r}: an option is given twice")
+    return name, options
+
+
+def check_options(text: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that nothing reads.
+
+    Args:
+        text: What the user wrote, for the message.
+        options: Names of the options given.
+        known: Names of the options that are read here.
+
+    Raises:
+        UsageError: An option is unknown.
+
+    Example:
+        >>> check_options("a?sed=1", ["sed"], ["seed", "weights"])
+        Traceback (most recent call last):
+        featkit.errors.UsageError: 'a?sed=1': unknown option 'sed': did you mean seed?
+    """
+    names = sorted(known)
+    for option in options:
+        if option not in names:
+            raise UsageError(f"{text!r}: unknown option {option!r}: {did_you_mean(option, names)}")
+
+
+def int_option(text: str, options: dict[str, str], name: str, default: int | None) -> int | None:
+    """Return one option as a whole number.
+
+    Raises:
+        UsageError: The value is not a whole number.
+
+    Example:
+        >>> int_option("a?size=96", {"size": "96"}, "size", None)
+        96
+    """
+    value = options.get(name)
+    if value is None:
+        return default
+    try:
+        return int(value)
+    except ValueError:
+        raise UsageError(f"{text!r}: {name} is a whole number, not {value!r}") from None
+
+
+def slugify(name: str) -> str:
+    """Return the nearest usable name: every other character becomes ``-``.
+
+    Example:
+        >>> slugify("vit_b.in1k@rev 2")
+        'vit_b.in1k-rev-2'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"

@@ -1,0 +1,1 @@
+"""Activations on disk: one folder a set of images, one HDF5 file a table."""

@@ -1,0 +1,145 @@
+"""Files that are whole or absent, and that know when their bytes change.
+
+Every HDF5 file of a store starts with a user block of 512 bytes, one line of text that names the
+format and the sha256 of all that follows. HDF5 readers skip it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from featkit.errors import DamagedError, DiskFullError, StoreError
+from featkit.store.schema import LIBVER
+
+USERBLOCK = 512
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space, in bytes, of the disk that holds (or will hold) ``folder``."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes for people.
+
+    Example:
+        >>> size_text(8_192), size_text(3_300_000_000)
+        ('8.2 kB', '3.30 GB')
+    """
+    for unit, scale, digits in (("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
+        if count >= scale:
+            return f"{count / scale:.{digits}f} {unit}"
+    return f"{count:.0f} B"
+
+
+@contextmanager
+def explain_write_errors(what: str, folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into an error that says what to do.
+
+    Args:
+        what: What was being written.
+        folder: Where.
+
+    Raises:
+        DiskFullError: No space or quota is left.
+        StoreError: The place cannot be written to for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"disk full while writing {what} ({size_text(free_bytes(folder))} free at "
+                f"{folder}): rows written so far are safe; free some space and run the same "
+                f"command again, it goes on from there"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+            raise StoreError(
+                f"cannot write {what} to {folder} ({error.strerror}): choose a folder that you "
+                f"may write to"
+            ) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames inside ``folder`` survive a power cut."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _seal_line(kind: str, digest: str) -> bytes:
+    return f"{kind} sha256:{digest}\n".encode().ljust(USERBLOCK, b"\0")
+
+
+def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> None:
+    """Write a small HDF5 file, built in memory, by atomic rename.
+
+    HDF5 itself never touches the disk, so a full disk is an ordinary ``OSError``.
+
+    Args:
+        path: The file that appears.
+        kind: Its format name.
+        fill: Puts the contents into the open file.
+    """
+    with h5py.File(path.name, "w", driver="core", backing_store=False, libver=LIBVER) as file:
+        fill(file)
+        file.flush()
+        image = file.id.get_file_image()
+    seal = _seal_line(kind, hashlib.sha256(image).hexdigest())
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as out:
+            out.write(seal)
+            out.write(image)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def seal(path: Path, kind: str) -> None:
+    """Hash a finished file and write its first line.
+
+    Cost: one read of the file.
+    """
+    with path.open("r+b") as file:
+        file.seek(USERBLOCK)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        file.write(_seal_line(kind, digest))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def check_seal(path: Path, kind: str) -> None:
+    """Hash a file of a known kind and compare with its first line.
+
+    Cost: one read of the file.
+
+    Raises:
+        DamagedError: Any byte differs.
+    """
+    with path.open("rb") as file:
+        block = file.read(USERBLOCK)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if block != _seal_line(kind, digest):
+        raise DamagedError(
+            f"{path}: its bytes are not the ones that were written (sha256 differs); delete the "
+            f"file and extract again"
+        )

@@ -1,0 +1,66 @@
+"""What a table's numbers depend on, as a key that two runs can compare."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+Provenance = Mapping[str, Any]
+"""JSON-able description of all that decides the numbers of a table."""
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN.
+
+    Example:
+        >>> canonical_json({"b": 1, "a": [1.5, None]})
+        '{"a":[1.5,null],"b":1}'
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def fingerprint(provenance: Provenance) -> str:
+    """Return the sha256 of the canonical JSON, as 64 hexadecimal digits.
+
+    Example:
+        >>> fingerprint({"a": 1}) == fingerprint(dict(a=1))
+        True
+        >>> fingerprint({"a": 1})[:8]
+        '015abd7f'
+    """
+    return hashlib.sha256(canonical_json(provenance).encode()).hexdigest()
+
+
+def differences(old: Provenance, new: Provenance) -> list[str]:
+    """Say in words where two provenances differ, one clause a field.
+
+    Example:
+        >>> differences({"tap": "fc", "size": [1, 2]}, {"tap": "fc", "size": [1, 3]})
+        ['size: [1,2] there, [1,3] asked']
+    """
+    before, after = _flatten(old), _flatten(new)
+    return [
+        f"{name}: {_short(before.get(name))} there, {_short(after.get(name))} asked"
+        for name in sorted(before | after)
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flatten(item, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = item
+    return flat
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else canonical_json(value)
+    is_digest = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    return f"{text[:12]}…" if is_digest else text

@@ -1,0 +1,210 @@
+"""Open a store, and read its tables at memory speed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from featkit.errors import StoreError
+from featkit.store.runs import asked_order
+from featkit.store.samples import Samples, read_samples
+from featkit.store.schema import TABLE_FORMAT, check_header
+from featkit.store.selectors import match_tables
+from featkit.store.writer import read_failures
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FeatureTable:
+    """One finished table: n rows of features, memory-mapped.
+
+    Args:
+        path: The table's HDF5 file.
+        samples: The samples of its store; row i of the table is sample i.
+
+    Attributes:
+        backbone: The backbone's name in the store.
+        tap: Module path of the tap.
+        pooling: How the tap's output became a row.
+        spec: The backbone as the user wrote it.
+        key: The sha256 over all that decides the numbers.
+        provenance: What the key was made from.
+        shape: (n, d) or (n, c, h, w).
+        dtype: ``float32`` or ``float16``.
+        valid: (n,) bool, whether each image could be read; rows of the others are NaN.
+    """
+
+    def __init__(self, path: Path, samples: Samples) -> None:
+        self.path = path
+        self._samples = samples
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                check_header(file, TABLE_FORMAT, path)
+                features = file["features"]
+                self.shape: tuple[int, ...] = features.shape
+                self.dtype: np.dtype[Any] = features.dtype
+                self._offset = int(features.id.get_offset())
+                self.valid: NDArray[np.bool_] = file["valid"][...]
+                self.failures = read_failures(file)
+                self.backbone = str(file.attrs["backbone"])
+                self.tap = str(file.attrs["tap"])
+                self.pooling = str(file.attrs["pooling"])
+                self.spec = str(file.attrs["spec"])
+                self.key = str(file.attrs["key"])
+                self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise StoreError(
+                f"{path}: cannot be read ({error}); see featkit verify {path.parent.parent}"
+            ) from error
+        if len(self) != len(samples):
+            raise StoreError(
+                f"{path}: has {len(self)} rows, its store {len(samples)} samples; it belongs to "
+                f"another store"
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"FeatureTable({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+    @property
+    def name(self) -> str:
+        """``backbone/tap.pooling``, as selectors spell it."""
+        return f"{self.backbone}/{self.tap}.{self.pooling}"
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """(n,) int64 indices into ``classes``, (n, k) uint8, or None."""
+        return self._samples.labels
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes, or None."""
+        return self._samples.classes
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Names of the samples, in row order."""
+        return tuple(self._samples.paths)
+
+    @cached_property
+    def _mapped(self) -> NDArray[Any]:
+        return np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
+
+    def numpy(self) -> NDArray[Any]:
+        """Return all rows, (n, d) or (n, c, h, w), mapped into memory.
+
+        Nothing is read before it is used. Writing to the array changes the copy in memory, never
+        the file.
+        """
+        return self._mapped
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return all rows for NumPy."""
+        return np.array(self._mapped, dtype=dtype, copy=copy)
+
+    def torch(self, device: str | torch.device = "cpu") -> torch.Tensor:
+        """Return all rows as a tensor; on the CPU it shares the mapped memory."""
+        import torch
+
+        return torch.from_numpy(self._mapped).to(device)
+
+    def batches(
+        self, size: int, shuffle: bool = False, seed: int = 0
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Yield the rows in batches, each with its row numbers.
+
+        Args:
+            size: Rows in a batch; the last one may be smaller.
+            shuffle: Whether to visit the rows in random order.
+            seed: Of that order.
+
+        Yields:
+            Row numbers (b,) int64, and those rows (b, …).
+        """
+        order = np.arange(len(self), dtype=np.int64)
+        if shuffle:
+            order = np.random.default_rng(seed).permutation(order)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            yield rows, self._mapped[rows]
+
+
+class Store:
+    """A folder of tables about one set of images.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        StoreError: It is not a store.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.samples = read_samples(self.path)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {len(self.samples)} samples)"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def table_files(self) -> list[Path]:
+        """The files of the finished tables, in the order in which they were first asked for."""
+        order = asked_order(self.path)
+        files = [file for file in self.path.glob("*/*.h5") if not file.parent.name.startswith(".")]
+
+        def position(file: Path) -> tuple[int, str]:
+            name = f"{file.parent.name}/{file.stem}"
+            return order.get(name, len(order)), name
+
+        return sorted(files, key=position)
+
+    def tables(self) -> list[FeatureTable]:
+        """The finished tables, in the order in which they were first asked for."""
+        return [FeatureTable(file, self.samples) for file in self.table_files()]
+
+    def select(self, pattern: str | None) -> list[FeatureTable]:
+        """Return the tables that a selector names.
+
+        Args:
+            pattern: ``BACKBONE``, ``BACKBONE/TAP``, ``BACKBONE/TAP.POOLING``, or None for all.
+
+        Raises:
+            SelectorError: It names none.
+        """
+        files = {f"{file.parent.name}/{file.stem}": file for file in self.table_files()}
+        names = match_tables(list(files), pattern, str(self.path))
+        return [FeatureTable(files[name], self.samples) for name in names]
+
+    def __getitem__(self, pattern: str) -> FeatureTable:
+        """Return the one table that a selector names.
+
+        Raises:
+            SelectorError: It names none, or several.
+        """
+        files = {f"{file.parent.name}/{file.stem}": file for file in self.table_files()}
+        names = match_tables(list(files), pattern, str(self.path), one=True)
+        return FeatureTable(files[names[0]], self.samples)
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store that ``featkit extract`` made.
+
+    Args:
+        path: Its folder.
+
+    Raises:
+        StoreError: The folder is not a store, or a newer featkit wrote it.
+    """
+    return Store(path)

@@ -1,0 +1,106 @@
+"""``samples.h5``: which images a store is about, in which order, and their labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from featkit.errors import StoreError
+from featkit.store.files import explain_write_errors, write_sealed
+from featkit.store.schema import SAMPLES_FILE, SAMPLES_FORMAT, check_header, put, write_header
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The n samples of a store.
+
+    Attributes:
+        paths: n unique names, in row order.
+        digests: (n, 32) uint8, sha256 of each sample's content.
+        labels: (n,) int64 indices into ``classes``, or (n, k) uint8 for several labels a sample,
+            or None.
+        classes: Names of the k classes, or None.
+        source: The source as the user wrote it.
+        stamps: (n, 2) int64, size and modification time in ns of each file when it was hashed, or
+            None; they only save hashing again.
+    """
+
+    paths: Sequence[str]
+    digests: NDArray[np.uint8]
+    labels: NDArray[Any] | None = None
+    classes: tuple[str, ...] | None = None
+    source: str = ""
+    stamps: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def manifest(self) -> str:
+        """The sha256 over every name and content, in order: the identity of the set of images."""
+        digest = hashlib.sha256()
+        for path, content in zip(self.paths, self.digests, strict=True):
+            digest.update(path.encode("utf-8", "surrogateescape") + b"\0" + content.tobytes())
+        return digest.hexdigest()
+
+    def same_labels(self, other: Samples) -> bool:
+        """Whether both give the same labels with the same class names."""
+        if self.labels is None or other.labels is None:
+            return self.labels is other.labels
+        return self.classes == other.classes and np.array_equal(self.labels, other.labels)
+
+
+def write_samples(store: Path, samples: Samples) -> None:
+    """Write ``samples.h5`` by atomic rename."""
+
+    def fill(file: h5py.File) -> None:
+        write_header(file, SAMPLES_FORMAT, manifest=samples.manifest, source=samples.source)
+        put(file, "path", list(samples.paths), text=True)
+        put(file, "digest", samples.digests)
+        if samples.labels is not None:
+            put(file, "label", samples.labels)
+        if samples.classes is not None:
+            put(file, "classes", list(samples.classes), text=True)
+        if samples.stamps is not None:
+            put(file, "stamp", samples.stamps)
+
+    with explain_write_errors("the list of samples", store):
+        store.mkdir(parents=True, exist_ok=True)
+        write_sealed(store / SAMPLES_FILE, SAMPLES_FORMAT, fill)
+
+
+def read_samples(store: Path) -> Samples:
+    """Read ``samples.h5``.
+
+    Raises:
+        StoreError: The folder is not a store, or the file cannot be read.
+    """
+    path = store / SAMPLES_FILE
+    if not path.is_file():
+        raise StoreError(
+            f"{store}: not a featkit store (no {SAMPLES_FILE} in it); "
+            f"make one with featkit extract SOURCE -b BACKBONE -o {store}"
+        )
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            check_header(file, SAMPLES_FORMAT, path)
+            return Samples(
+                paths=tuple(file["path"].asstr()[...]),
+                digests=file["digest"][...],
+                labels=file["label"][...] if "label" in file else None,
+                classes=tuple(file["classes"].asstr()[...]) if "classes" in file else None,
+                source=str(file.attrs["source"]),
+                stamps=file["stamp"][...] if "stamp" in file else None,
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error}); delete it and extract again"
+        ) from error

@@ -1,0 +1,95 @@
+"""Names and numbers of the store format; ARCHITECTURE.md is the normative text."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from featkit.errors import StoreError, UsageError
+
+FORMAT_VERSION = 1
+SAMPLES_FORMAT = "featkit-samples"
+TABLE_FORMAT = "featkit-table"
+PART_FORMAT = "featkit-part"
+
+SAMPLES_FILE = "samples.h5"
+RUNS_FILE = "runs.jsonl"
+PARTIAL_FOLDER = ".partial"
+LOCK_FILE = ".lock"
+
+LIBVER = ("v110", "v110")
+"""Oldest HDF5 that reads the files; fixed, so that equal contents are equal bytes."""
+
+_SLUG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def check_slug(name: str, what: str) -> str:
+    """Return ``name`` if it can be part of a file name.
+
+    Args:
+        name: Letters, digits, ``.``, ``_`` and ``-``, not starting with a dot.
+        what: What the name is for, for the message.
+
+    Raises:
+        UsageError: It cannot.
+
+    Example:
+        >>> check_slug("resnet50", "backbone name")
+        'resnet50'
+        >>> check_slug("../x", "backbone name")
+        Traceback (most recent call last):
+        featkit.errors.UsageError: backbone name '../x': use letters, digits, '.', '_' and '-' \
+(as in -b mine=SPEC)
+    """
+    if not _SLUG.fullmatch(name):
+        raise UsageError(
+            f"{what} {name!r}: use letters, digits, '.', '_' and '-' (as in -b mine=SPEC)"
+        )
+    return name
+
+
+def table_file(backbone: str, tap: str, pooling: str) -> Path:
+    """Return where a table lies inside its store.
+
+    Example:
+        >>> table_file("resnet50", "layer4", "avg").as_posix()
+        'resnet50/layer4.avg.h5'
+    """
+    check_slug(backbone, "backbone name")
+    check_slug(tap, "tap")
+    return Path(backbone) / f"{tap}.{pooling}.h5"
+
+
+def write_header(file: h5py.File, kind: str, **attributes: Any) -> None:
+    """Write the attributes that every file of a store carries at its root."""
+    file.attrs["format"] = kind
+    file.attrs["version"] = FORMAT_VERSION
+    for name, value in attributes.items():
+        file.attrs[name] = value if isinstance(value, str | int) else json.dumps(value)
+
+
+def put(file: h5py.File, name: str, data: Any, text: bool = False) -> None:
+    """Write one dataset without the time of writing, so that equal contents are equal bytes."""
+    dtype = h5py.string_dtype() if text else None
+    file.create_dataset(name, data=data, dtype=dtype, track_times=False)
+
+
+def check_header(file: h5py.File, kind: str, path: Path) -> None:
+    """Refuse a file that is something else, or newer than this reader.
+
+    Raises:
+        StoreError: It is.
+    """
+    found = file.attrs.get("format")
+    if found != kind:
+        raise StoreError(f"{path}: not a {kind} file (format {found!r}); was it put there by hand?")
+    version = int(file.attrs.get("version", 0))
+    if version > FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: written in format version {version}, this featkit reads up to "
+            f"{FORMAT_VERSION}; upgrade featkit"
+        )

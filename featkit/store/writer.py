@@ -1,0 +1,330 @@
+"""Tables grow in parts; a finished one appears whole, by atomic rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from featkit.errors import DamagedError, DiskFullError, StoreError
+from featkit.store.files import (
+    USERBLOCK,
+    check_seal,
+    explain_write_errors,
+    free_bytes,
+    seal,
+    size_text,
+    sync_folder,
+    write_sealed,
+)
+from featkit.store.fingerprint import Provenance, canonical_json, fingerprint
+from featkit.store.schema import (
+    LIBVER,
+    LOCK_FILE,
+    PART_FORMAT,
+    PARTIAL_FOLDER,
+    TABLE_FORMAT,
+    check_header,
+    put,
+    table_file,
+    write_header,
+)
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[None]:
+    """Hold the store's writer lock; the system lets go of it when the process ends, however.
+
+    Raises:
+        StoreError: Another process is writing to this store.
+    """
+    with explain_write_errors("the store", store):
+        store.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(store / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreError(
+                f"{store}: another process is writing to this store; wait until it has finished"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table to be made.
+
+    Attributes:
+        backbone: Its name in this store (a slug).
+        tap: Module path inside the backbone (a slug).
+        pooling: How the tap's output became a row.
+        spec: The backbone as the user wrote it.
+        provenance: All that decides the numbers; its fingerprint is the table's key.
+        rows: Number of samples, n.
+        row_shape: Shape of one row, (d,) or (c, h, w).
+        dtype: Stored dtype, ``float32`` or ``float16``.
+    """
+
+    backbone: str
+    tap: str
+    pooling: str
+    spec: str
+    provenance: Provenance
+    rows: int
+    row_shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        """``backbone/tap.pooling``, as selectors spell it."""
+        return f"{self.backbone}/{self.tap}.{self.pooling}"
+
+    @property
+    def key(self) -> str:
+        """The sha256 over all that decides the numbers."""
+        return fingerprint(self.provenance)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one stored row."""
+        return int(np.prod(self.row_shape)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the features alone."""
+        return self.rows * self.row_bytes
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """How the rows of an unfinished table are computed; a resumed run keeps to it.
+
+    Attributes:
+        batch_size: Rows that go through the network together.
+        part_rows: Rows in a part file, a multiple of ``batch_size``.
+        compiled: Whether the network ran through ``torch.compile``.
+    """
+
+    batch_size: int
+    part_rows: int
+    compiled: bool
+
+
+class PartialTable:
+    """The rows done so far of one unfinished table, under ``.partial/KEY/``."""
+
+    def __init__(self, store: Path, spec: TableSpec, plan: PartPlan) -> None:
+        self.store = store
+        self.spec = spec
+        self.plan = plan
+        self.folder = store / PARTIAL_FOLDER / spec.key
+
+    @property
+    def count(self) -> int:
+        """How many parts the table has."""
+        return -(-self.spec.rows // self.plan.part_rows)
+
+    def rows_of(self, part: int) -> range:
+        """The rows that one part holds."""
+        start = part * self.plan.part_rows
+        return range(start, min(start + self.plan.part_rows, self.spec.rows))
+
+    def begin(self) -> None:
+        """Create the folder and the plan; nothing happens if they are there."""
+        plan_file = self.folder / "plan.json"
+        if plan_file.exists():
+            return
+        with explain_write_errors(self.spec.name, self.store):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = plan_file.with_suffix(".tmp")
+            described = {
+                "name": self.spec.name,
+                "rows": self.spec.rows,
+                "provenance": self.spec.provenance,
+                "plan": asdict(self.plan),
+            }
+            temporary.write_text(json.dumps(described, indent=1))
+            temporary.replace(plan_file)
+
+    def missing(self) -> list[int]:
+        """The parts still to be made; damaged ones are deleted and count as missing."""
+        return [part for part in range(self.count) if not self._is_whole(part)]
+
+    def write(
+        self,
+        part: int,
+        features: NDArray[Any],
+        valid: NDArray[np.bool_],
+        failures: Mapping[int, str],
+    ) -> None:
+        """Write one part by atomic rename.
+
+        Args:
+            part: Its index.
+            features: (rows, *row_shape) of the stored dtype.
+            valid: (rows,) whether each sample could be read.
+            failures: Reason of failure by row of the table.
+
+        Raises:
+            DiskFullError: The disk is full; earlier parts are safe.
+        """
+
+        def fill(file: h5py.File) -> None:
+            write_header(file, PART_FORMAT, key=self.spec.key, part=part)
+            put(file, "features", features)
+            put(file, "valid", valid)
+            _write_failures(file, failures)
+
+        with explain_write_errors(f"rows of {self.spec.name}", self.store):
+            write_sealed(self._file(part), PART_FORMAT, fill)
+
+    def finish(self) -> Path:
+        """Join the parts into the table, let it appear, and delete the parts.
+
+        Returns:
+            The table's file.
+
+        Raises:
+            DiskFullError: The joined file does not fit; the parts stay.
+        """
+        spec = self.spec
+        target = self.store / table_file(spec.backbone, spec.tap, spec.pooling)
+        needed, free = spec.nbytes, free_bytes(self.store)
+        if needed > free:
+            raise DiskFullError(
+                f"no room to join {spec.name}: {size_text(needed)} needed, {size_text(free)} free "
+                f"at {self.store}; all rows are safe in parts: free some space and run the same "
+                f"command again"
+            )
+        joined = self.folder / "table.h5.tmp"
+        with explain_write_errors(spec.name, self.store):
+            offset = self._write_structure(joined)
+            self._copy_rows(joined, offset)
+            seal(joined, TABLE_FORMAT)
+            target.parent.mkdir(exist_ok=True)
+            joined.replace(target)
+            sync_folder(target.parent)
+        shutil.rmtree(self.folder)
+        return target
+
+    def _file(self, part: int) -> Path:
+        return self.folder / f"part-{part:06d}.h5"
+
+    def _is_whole(self, part: int) -> bool:
+        path = self._file(part)
+        try:
+            check_seal(path, PART_FORMAT)
+        except FileNotFoundError:
+            return False
+        except DamagedError:
+            path.unlink()
+            return False
+        return True
+
+    def _write_structure(self, path: Path) -> int:
+        """Write all but the rows; return where in the file these go."""
+        spec = self.spec
+        valid = np.empty(spec.rows, bool)
+        failures: dict[int, str] = {}
+        for part in range(self.count):
+            with h5py.File(self._file(part), "r", locking=False) as file:
+                check_header(file, PART_FORMAT, self._file(part))
+                rows = self.rows_of(part)
+                valid[rows.start : rows.stop] = file["valid"][...]
+                failures |= read_failures(file)
+        with h5py.File(path, "w", libver=LIBVER, userblock_size=USERBLOCK) as file:
+            write_header(
+                file,
+                TABLE_FORMAT,
+                key=spec.key,
+                provenance=canonical_json(spec.provenance),
+                backbone=spec.backbone,
+                tap=spec.tap,
+                pooling=spec.pooling,
+                spec=spec.spec,
+            )
+            put(file, "valid", valid)
+            _write_failures(file, failures)
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_layout(h5py.h5d.CONTIGUOUS)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            layout.set_obj_track_times(False)
+            features = h5py.h5d.create(
+                file.id,
+                b"features",
+                h5py.h5t.py_create(np.dtype(spec.dtype).newbyteorder("<")),
+                h5py.h5s.create_simple((spec.rows, *spec.row_shape)),
+                layout,
+            )
+            return int(features.get_offset())
+
+    def _copy_rows(self, path: Path, offset: int) -> None:
+        with path.open("r+b") as out:
+            out.seek(offset)
+            for part in range(self.count):
+                with h5py.File(self._file(part), "r", locking=False) as file:
+                    rows = file["features"][...]
+                out.write(rows.tobytes())
+            out.flush()
+            os.fsync(out.fileno())
+
+
+def _write_failures(file: h5py.File, failures: Mapping[int, str]) -> None:
+    rows = sorted(failures)
+    put(file, "failed_row", np.array(rows, np.int64))
+    put(file, "failed_reason", [failures[row] for row in rows], text=True)
+
+
+def read_failures(file: h5py.File) -> dict[int, str]:
+    """Return the reason of failure by row, from an open table or part."""
+    rows = file["failed_row"][...].tolist()
+    return dict(zip(rows, file["failed_reason"].asstr()[...], strict=True))
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An unfinished table as its folder describes it."""
+
+    name: str
+    rows: int
+    rows_done: int
+    provenance: Provenance
+    plan: PartPlan
+    folder: Path
+
+
+def unfinished_tables(store: Path) -> list[Unfinished]:
+    """List the unfinished tables of a store; folders without a readable plan are left out."""
+    found = []
+    for plan_file in sorted((store / PARTIAL_FOLDER).glob("*/plan.json")):
+        try:
+            described = json.loads(plan_file.read_text())
+            plan = PartPlan(**described["plan"])
+            parts = len(list(plan_file.parent.glob("part-*.h5")))
+            found.append(
+                Unfinished(
+                    name=described["name"],
+                    rows=described["rows"],
+                    rows_done=min(parts * plan.part_rows, described["rows"]),
+                    provenance=described["provenance"],
+                    plan=plan,
+                    folder=plan_file.parent,
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found

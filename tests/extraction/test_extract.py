@@ -1,0 +1,274 @@
+"""Extraction: the same numbers as a plain loop, kept whole and not computed twice."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+import featkit
+from featkit.backbones.resolve import load_backbone
+from featkit.data.sources import open_source
+from featkit.errors import ConflictError, DecodeError, DiskFullError, UsageError
+from featkit.extraction import pipeline, planning
+from featkit.extraction.planning import Options, plan_extraction
+from featkit.extraction.precision import agreement
+from featkit.store.reader import Store
+from featkit.store.runs import read_runs
+from tests.conftest import NET
+
+
+def extract(photos: Path, store: Path, *backbones: str, **options: object) -> Store:
+    options = {"precision": "fp32", "workers": 0, "batch_size": 8, **options}
+    return featkit.extract(photos, list(backbones) or [NET], store, **options)  # type: ignore[arg-type]
+
+
+def by_plain_loop(photos: Path, spec: str, module: str) -> np.ndarray:
+    """The loop that everyone writes: torchvision's folder and transforms, a hook, a list."""
+    transform = v2.Compose(
+        [
+            v2.Resize(32, v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(32),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    network = load_backbone(spec).module
+    seen: list[torch.Tensor] = []
+    network.get_submodule(module).register_forward_hook(lambda m, i, o: seen.append(o.clone()))
+    with torch.no_grad():
+        for image, _ in ImageFolder(str(photos), transform):
+            network(image[None])
+    return torch.cat(seen).numpy()
+
+
+def test_equal_to_a_plain_loop(photos: Path, tmp_path: Path) -> None:
+    other = "other=cifar_resnet20?weights=none&seed=5"
+    taps = ["layer3:avg", "other/layer1:none", "cifar_resnet20/conv1:max", "avgpool"]
+    store = extract(photos, tmp_path / "s", NET, other, taps=taps, workers=1)
+    assert [table.name for table in store.tables()] == [
+        "cifar_resnet20/layer3.avg",
+        "cifar_resnet20/conv1.max",
+        "cifar_resnet20/avgpool.avg",
+        "other/layer3.avg",
+        "other/layer1.none",
+        "other/avgpool.avg",
+    ]
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    for name, spec in (("cifar_resnet20", NET), ("other", other)):
+        wanted = by_plain_loop(photos, spec, "layer3").mean((2, 3))
+        np.testing.assert_allclose(store[f"{name}/layer3"].numpy(), wanted, **close)
+        np.testing.assert_allclose(store[f"{name}/avgpool"].numpy(), wanted, **close)
+    maps = by_plain_loop(photos, other, "layer1")
+    np.testing.assert_allclose(store["other/layer1"].numpy(), maps, **close)
+    peaks = by_plain_loop(photos, NET, "conv1").max((2, 3))
+    np.testing.assert_allclose(store["cifar_resnet20/conv1"].numpy(), peaks, **close)
+    folder = ImageFolder(str(photos))
+    assert store.samples.labels is not None
+    assert store.samples.labels.tolist() == folder.targets
+    assert list(store.samples.paths) == [
+        Path(path).relative_to(photos).as_posix() for path, _ in folder.samples
+    ]
+
+
+def test_float16_is_the_rounded_float32(photos: Path, tmp_path: Path) -> None:
+    full = extract(photos, tmp_path / "a")[NET.partition("?")[0]]
+    half = extract(photos, tmp_path / "b", dtype="float16")[NET.partition("?")[0]]
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(half.numpy(), full.numpy().astype(np.float16))
+
+
+def test_nothing_is_computed_twice(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extract(photos, tmp_path / "s")
+    before = first.tables()[0].path.read_bytes()
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(pipeline, "load_batches", forbidden)
+    again = extract(photos, tmp_path / "s", precision="auto")
+    assert again.tables()[0].path.read_bytes() == before
+    assert [run["event"] for run in read_runs(tmp_path / "s")] == ["started", "finished"] * 2
+
+
+def test_unchanged_files_are_not_hashed_twice(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(photos, tmp_path / "s")
+    source = open_source(photos)
+    read: list[int] = []
+    hashed = type(source).digest
+    monkeypatch.setattr(
+        type(source), "digest", lambda self, row: (read.append(row), hashed(self, row))[1]
+    )
+    samples = planning.list_samples(source, tmp_path / "s")
+    assert read == []
+    (photos / "dog" / "03.png").touch()
+    assert planning.list_samples(open_source(photos), tmp_path / "s").manifest == samples.manifest
+    assert read == [23]
+
+
+def test_bad_images_keep_their_rows_and_harm_no_other(photos: Path, tmp_path: Path) -> None:
+    clean = extract(photos, tmp_path / "clean")["cifar_resnet20"].numpy().copy()
+    whole = (photos / "cat" / "05.png").read_bytes()
+    (photos / "cat" / "05.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "dog" / "00.png").write_bytes(b"")
+    (photos / "dog" / "19.png").write_text("this is no image")
+    store = extract(photos, tmp_path / "s", workers=2)
+    table = store["cifar_resnet20"]
+    bad = [5, 20, 39]
+    assert np.flatnonzero(~table.valid).tolist() == bad
+    assert np.isnan(table.numpy()[bad]).all()
+    np.testing.assert_array_equal(table.numpy()[table.valid], np.delete(clean, bad, 0))
+    reasons = {store.samples.paths[row]: why for row, why in table.failures.items()}
+    assert list(reasons) == ["cat/05.png", "dog/00.png", "dog/19.png"]
+    assert "truncated" in reasons["cat/05.png"]
+    assert "empty" in reasons["dog/00.png"]
+    with pytest.raises(DecodeError, match=r"cat/05\.png could not be read \(truncated"):
+        extract(photos, tmp_path / "f", on_error="fail")
+
+
+def test_all_images_bad(photos: Path, tmp_path: Path) -> None:
+    for path in photos.glob("*/*.png"):
+        path.write_bytes(b"")
+    table = extract(photos, tmp_path / "s", precision="auto")["cifar_resnet20"]
+    assert not table.valid.any()
+
+
+def test_other_weights_or_preprocessing_under_the_same_name_are_refused(
+    photos: Path, tmp_path: Path
+) -> None:
+    extract(photos, tmp_path / "s")
+    before = (tmp_path / "s" / "cifar_resnet20" / "avgpool.avg.h5").read_bytes()
+    for spec, field in ((f"{NET}&seed=1", "backbone.weights"), (f"{NET}&size=40", "preprocessing")):
+        with pytest.raises(ConflictError, match=field):
+            extract(photos, tmp_path / "s", spec)
+    with pytest.raises(ConflictError, match="dtype: float32 there, float16 asked"):
+        extract(photos, tmp_path / "s", dtype="float16")
+    with pytest.raises(ConflictError, match="precision: fp32 there, bf16 asked"):
+        extract(photos, tmp_path / "s", precision="bf16")
+    assert (tmp_path / "s" / "cifar_resnet20" / "avgpool.avg.h5").read_bytes() == before
+    store = extract(photos, tmp_path / "s", f"seed1={NET}&seed=1")
+    assert len(store.tables()) == 2
+    replaced = extract(photos, tmp_path / "s", f"{NET}&seed=1", overwrite=True)
+    np.testing.assert_array_equal(replaced["cifar_resnet20"].numpy(), replaced["seed1"].numpy())
+
+
+def test_one_changed_pixel_makes_another_set_of_images(photos: Path, tmp_path: Path) -> None:
+    path = photos / "cat" / "00.bmp"
+    Image.new("RGB", (32, 32)).save(path)
+    extract(photos, tmp_path / "s")
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(bytes(changed))
+    with pytest.raises(ConflictError, match=r"content of cat/00\.bmp has changed"):
+        extract(photos, tmp_path / "s")
+    path.unlink()
+    with pytest.raises(ConflictError, match="other images: 41 from .* these 40"):
+        extract(photos, tmp_path / "s")
+
+
+def test_other_labels_of_the_same_images(photos: Path, tmp_path: Path) -> None:
+    names = [f"{c}/{i:02d}.png" for c in ("cat", "dog") for i in range(20)]
+    table = photos / "labels.csv"
+    table.write_text("path,label\n" + "".join(f"{n},{n[:3]}\n" for n in names))
+    extract(table, tmp_path / "s")
+    before = (tmp_path / "s" / "cifar_resnet20" / "avgpool.avg.h5").read_bytes()
+    table.write_text("path,label\n" + "".join(f"{n},{i % 4}\n" for i, n in enumerate(names)))
+    with pytest.raises(ConflictError, match="other labels"):
+        extract(table, tmp_path / "s")
+    shutil.copytree(tmp_path / "s", tmp_path / "t")
+    store = extract(table, tmp_path / "t", overwrite=True)
+    assert store.samples.labels is not None
+    assert store.samples.labels.tolist() == [0, 1, 2, 3] * 10
+    assert (tmp_path / "t" / "cifar_resnet20" / "avgpool.avg.h5").read_bytes() == before
+
+
+def test_a_dry_plan_writes_nothing_and_knows_the_sizes(photos: Path, tmp_path: Path) -> None:
+    backbones = [load_backbone(NET)]
+    taps = ["layer1:none", "avgpool"]
+    plan = plan_extraction(open_source(photos), backbones, tmp_path / "s", taps, Options())
+    assert not (tmp_path / "s").exists()
+    assert [spec.nbytes for spec in plan.pending] == [40 * 16 * 32 * 32 * 4, 40 * 64 * 4]
+
+
+def test_a_plan_that_does_not_fit_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "free_bytes", lambda _: 1_000)
+    with pytest.raises(DiskFullError, match=r"20\.5 kB needed for 1 tables, 1\.0 kB free"):
+        extract(photos, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_auto_takes_the_fast_format_only_where_it_agrees(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "native_precision", lambda _: "bf16")
+    fast = extract(photos, tmp_path / "a", precision="auto")["cifar_resnet20"]
+    exact = extract(photos, tmp_path / "b")["cifar_resnet20"]
+    assert fast.provenance["precision"] == "bf16"
+    ours = torch.from_numpy(fast.numpy())
+    assert agreement([ours], [torch.from_numpy(exact.numpy())])[0] >= 0.999
+    assert not np.array_equal(fast.numpy(), exact.numpy())
+    monkeypatch.setattr(pipeline, "AGREEMENT", 1.1)
+    plan = plan_extraction(
+        open_source(photos), [load_backbone(NET)], tmp_path / "c", [], Options(workers=0)
+    )
+    summary = pipeline.run_plan(plan)
+    assert "fp32, because bf16 agrees only to" in summary.notes[-1]
+    assert featkit.open_store(tmp_path / "c")["cifar_resnet20"].provenance["precision"] == "fp32"
+
+
+def test_agreement_by_hand() -> None:
+    reference = [torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])]
+    assert agreement(reference, reference) == [1.0]
+    turned = [torch.tensor([[1.0, 1.0], [0.0, 2.0], [0.0, 0.0]])]
+    assert agreement(turned, reference) == [pytest.approx(0.5**0.5, abs=1e-6)]
+    broken = [torch.tensor([[1.0, torch.inf], [0.0, 2.0], [0.0, 0.0]])]
+    assert agreement(broken, reference) == [-1.0]
+
+
+def test_compiled_networks_give_the_same(photos: Path, tmp_path: Path) -> None:
+    if shutil.which("c++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    taps = ["layer1", "avgpool"]
+    plain = extract(photos, tmp_path / "a", taps=taps)
+    torch.compiler.reset()
+    fast = extract(photos, tmp_path / "b", taps=taps, compile=True)
+    for one, other in zip(plain.tables(), fast.tables(), strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp8"}, "precision 'fp8': use auto, fp32, bf16, fp16"),
+        ({"dtype": "int8"}, "dtype 'int8': use float32, float16"),
+        ({"batch_size": 0}, "batch size 0"),
+        ({"workers": -1}, "workers -1"),
+        ({"on_error": "stop"}, "use skip or fail"),
+        ({"device": "tpu"}, "device 'tpu' is not available"),
+        ({"device": "cuda:7"}, "device 'cuda:7' is not available"),
+        ({"taps": ["nope/avgpool"]}, "no backbone 'nope'"),
+    ],
+)
+def test_options_that_mean_nothing(
+    photos: Path, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        extract(photos, tmp_path / "s", **options)
+
+
+def test_two_backbones_of_one_name(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="two backbones are called 'cifar_resnet20'"):
+        extract(photos, tmp_path / "s", NET, f"{NET}&seed=1")

@@ -1,0 +1,280 @@
+"""Real faults: killed processes, a full disk, a stopped run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import featkit
+from featkit.store.reader import open_store
+from featkit.store.verify import verify_store
+from tests.conftest import NET, run_featkit
+
+TABLES = ("cifar_resnet20/layer1.none.h5", "cifar_resnet20/avgpool.avg.h5")
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flat folder of 600 images, three of them broken."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(600):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(root / f"{i:03d}.png")
+    for i in (17, 300, 599):
+        (root / f"{i:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    return root
+
+
+def command(images: Path, store: Path) -> list[str]:
+    run = [sys.executable, "-m", "featkit_cli", "extract", str(images), "-b", NET, "-o", str(store)]
+    options = ["--tap", "layer1:none", "--tap", "avgpool", "--batch-size", "8", "--quiet"]
+    return [*run, *options, "--precision", "fp32", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run that nothing disturbed."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    subprocess.run(command(images, store), check=True, capture_output=True, env=environment())
+    return store
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def assert_same_tables(store: Path, other: Path) -> None:
+    for name in TABLES:
+        assert (store / name).read_bytes() == (other / name).read_bytes(), name
+    assert not list((store / ".partial").glob("*"))
+    assert all(not check.problems for check in verify_store(store))
+
+
+class Killable:
+    """Extracts in a child forked from this process, so that a run starts in milliseconds."""
+
+    def __init__(self, images: Path, store: Path) -> None:
+        code = (
+            "import os, sys\n"
+            "import featkit, torch, timm, torchvision\n"
+            "from featkit_cli.main import main\n"
+            "import featkit_cli.extract, featkit.extraction.pipeline\n"
+            "for line in sys.stdin:\n"
+            "    child = os.fork()\n"
+            "    if child == 0:\n"
+            "        os.setsid()\n"
+            f"        main({command(images, store)[3:]!r})\n"
+            "    print(child, flush=True)\n"
+            "    print(os.waitpid(child, 0)[1], flush=True)\n"
+        )
+        self.parent = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment(),
+        )
+
+    def _line(self) -> int:
+        """Read the next number; what the command itself prints is no number."""
+        assert self.parent.stdout is not None
+        for line in self.parent.stdout:
+            if line.strip().isdigit():
+                return int(line)
+        raise AssertionError("the parent ended")
+
+    def start(self) -> int:
+        assert self.parent.stdin is not None
+        self.parent.stdin.write("go\n")
+        self.parent.stdin.flush()
+        return self._line()
+
+    def wait(self) -> int:
+        return self._line()
+
+    def close(self) -> None:
+        self.parent.kill()
+        self.parent.communicate()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork and kill -9")
+def test_killed_at_any_time_it_goes_on_to_the_same_bytes(
+    images: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    runs = Killable(images, store)
+    rng = random.Random(0)
+    kills = 0
+    try:
+        while kills < KILLS:
+            written = len(progress(store)) + rng.randrange(5)
+            process = runs.start()
+            deadline = time.monotonic() + 60
+            while len(progress(store)) < written and not finished(store):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            time.sleep(rng.random() * (0.5 if written == 0 else 0.05))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
+            status = runs.wait()
+            for name in TABLES:
+                if (store / name).exists():
+                    assert (store / name).read_bytes() == (undisturbed / name).read_bytes()
+            kills += os.WIFSIGNALED(status)
+            if finished(store):
+                runs.start()
+                assert runs.wait() == 0
+                assert_same_tables(store, undisturbed)
+                shutil.rmtree(store)
+        runs.start()
+        assert runs.wait() == 0
+    finally:
+        runs.close()
+    assert_same_tables(store, undisturbed)
+
+
+def progress(store: Path) -> list[Path]:
+    """What has appeared so far: parts, a table being joined, tables."""
+    return [*store.glob(".partial/*/*.h5*"), *store.glob("*/*.h5")]
+
+
+def finished(store: Path) -> bool:
+    return all((store / name).exists() for name in TABLES)
+
+
+def test_the_next_run_takes_up_the_parts_and_their_batch_size(
+    images: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    with subprocess.Popen(
+        command(images, store), stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(list(store.glob(".partial/*/part-*.h5"))) < 6:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.kill()
+    parts = list(store.glob(".partial/*/part-*.h5"))
+    made = {part: part.stat().st_mtime_ns for part in parts}
+    listed = run_featkit("ls", store)
+    assert "unfinished" in listed.stdout
+    again = [*command(images, store), "--batch-size", "16", "--precision", "auto", "--dry-run"]
+    said = subprocess.run(again, capture_output=True, text=True, check=True, env=environment())
+    assert "rows were done; going on from there with precision fp32, batch size 8" in said.stderr
+    assert {part: part.stat().st_mtime_ns for part in parts} == made
+    final = [*command(images, store), "--batch-size", "16", "--precision", "auto"]
+    subprocess.run(final, check=True, capture_output=True, env=environment())
+    assert_same_tables(store, undisturbed)
+
+
+def test_stopped_by_the_keyboard(images: Path, undisturbed: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    process = subprocess.Popen(
+        command(images, store), stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    deadline = time.monotonic() + 120
+    while not list(store.glob(".partial/*/part-*.h5")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "stopped; the same command goes on" in message
+    assert "Traceback" not in message
+    subprocess.run(command(images, store), check=True, capture_output=True, env=environment())
+    assert_same_tables(store, undisturbed)
+
+
+FULL_DISK = """
+import os, pathlib, subprocess, sys, time
+disk = pathlib.Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=180m", "tmpfs", disk], check=True)
+store, filler = disk / "store", disk / "filler"
+command = sys.argv[2:]
+run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+while not list(store.glob(".partial/*/part-*.h5")):
+    assert run.poll() is None, run.stderr.read()
+    time.sleep(0.001)
+with filler.open("wb") as file:
+    try:
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    except OSError as error:
+        pass
+print(run.wait(), "|", run.communicate()[1].strip().splitlines()[-1])
+ls = subprocess.run([sys.executable, "-m", "featkit_cli", "ls", store], capture_output=True)
+print(ls.returncode, "|", b"rows done" in ls.stdout)
+filler.unlink()
+print(subprocess.run(command, capture_output=True).returncode)
+subprocess.run(["cp", "-r", store, disk.parent / "saved"], check=True)
+"""
+
+
+def test_a_full_disk_ends_with_a_clear_error_and_a_store_that_goes_on(
+    images: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    namespace = ["unshare", "--mount", "--map-root-user"]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    trial = subprocess.run(
+        [*namespace, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+        if shutil.which("unshare")
+        else ["false"],
+        capture_output=True,
+    )
+    if trial.returncode:
+        pytest.skip("cannot mount a small disk here")
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", FULL_DISK, str(disk), *command(images, disk / "store")],
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    full, listed, resumed = done.stdout.strip().splitlines()
+    assert full.startswith("1 | featkit: disk full while writing rows of cifar_resnet20/")
+    assert "free some space and run the same command again" in full
+    assert listed == "0 | True"
+    assert resumed == "0"
+    assert_same_tables(tmp_path / "saved", undisturbed)
+
+
+def test_two_writers_at_once(images: Path, undisturbed: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    processes = [
+        subprocess.Popen(
+            command(images, store), stderr=subprocess.PIPE, text=True, env=environment()
+        )
+        for _ in range(2)
+    ]
+    messages = [process.communicate()[1] for process in processes]
+    codes = sorted(process.returncode for process in processes)
+    # the second is refused, or came when the first had finished
+    assert codes in ([0, 1], [0, 0])
+    if codes == [0, 1]:
+        assert any("another process is writing to this store" in text for text in messages)
+    assert_same_tables(store, undisturbed)
+
+
+def test_store_path_equals_array_path(undisturbed: Path) -> None:
+    """The table of maps, averaged by hand, is the tap that averages."""
+    table = open_store(undisturbed)["cifar_resnet20/layer1"]
+    assert table.shape == (600, 16, 32, 32)
+    assert np.flatnonzero(~table.valid).tolist() == [17, 300, 599]
+    assert featkit.open_store(undisturbed)["cifar_resnet20/avgpool"].shape == (600, 64)

@@ -1,0 +1,63 @@
+"""Exports are read back by the tools that they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from featkit.errors import MissingExtraError, UsageError
+from featkit.store import export
+from featkit.store.reader import Store, open_store
+
+
+@pytest.fixture
+def opened(store: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(export, "BLOCK", 5)
+    return open_store(store)
+
+
+def test_npz(opened: Store, tmp_path: Path) -> None:
+    export.export_tables(opened.samples, opened.tables(), tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["path"].tolist() == list(opened.samples.paths)
+        assert arrays["classes"].tolist() == ["ant", "bee", "cow"]
+        assert arrays["label"].tolist() == [0, 1, 2] * 4
+        for table in opened.tables():
+            assert arrays[table.name].dtype == table.dtype
+            np.testing.assert_array_equal(arrays[table.name], table.numpy())
+
+
+def test_parquet(opened: Store, tmp_path: Path) -> None:
+    export.export_tables(opened.samples, opened.select("net_b"), tmp_path / "x.parquet")
+    frame = pq.read_table(tmp_path / "x.parquet")
+    assert frame["path"].to_pylist() == list(opened.samples.paths)
+    assert frame["label"].to_pylist() == ["ant", "bee", "cow"] * 4
+    column = np.array(frame["net_b/fc.none"].to_pylist(), np.float32)
+    np.testing.assert_array_equal(column, opened["net_b/fc"].numpy())
+
+
+def test_h5(opened: Store, tmp_path: Path) -> None:
+    export.export_tables(opened.samples, opened.tables(), tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert file["samples/path"].asstr()[...].tolist() == list(opened.samples.paths)
+        for table in opened.tables():
+            np.testing.assert_array_equal(file[f"{table.name}/features"][...], table.numpy())
+            np.testing.assert_array_equal(file[f"{table.name}/valid"][...], table.valid)
+
+
+def test_what_cannot_be_exported_is_said_and_leaves_nothing(
+    opened: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=r"use \.npz, \.parquet, \.h5"):
+        export.export_tables(opened.samples, opened.tables(), tmp_path / "x.txt")
+    with pytest.raises(UsageError, match=r"net_a/layer1\.none.*\.h5 or \.npz"):
+        export.export_tables(opened.samples, opened.tables(), tmp_path / "x.parquet")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install .*featkit\[parquet\]"):
+        export.export_tables(opened.samples, opened.select("net_b"), tmp_path / "x.parquet")
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,83 @@
+"""Seals, atomic files, and errors of the disk."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from featkit.errors import DamagedError, DiskFullError, StoreError
+from featkit.store.files import check_seal, explain_write_errors, seal, size_text, write_sealed
+
+
+def fill(file: h5py.File) -> None:
+    file["x"] = np.arange(100)
+
+
+def test_any_changed_byte_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_sealed(path, "kind", fill)
+    check_seal(path, "kind")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [0, 5, 20, 80, 511, 512, len(whole) - 1, *rng.integers(0, len(whole), 60)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(DamagedError):
+            check_seal(path, "kind")
+    for cut in (0, 100, 512, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DamagedError):
+            check_seal(path, "kind")
+
+
+def test_sealed_files_are_plain_hdf5_with_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        write_sealed(tmp_path / name, "kind", fill)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["x"][...].tolist() == list(range(100))
+    assert [p.name for p in tmp_path.iterdir() if "tmp" in p.name] == []
+
+
+def test_seal_of_a_file_written_by_h5py(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        fill(file)
+    with pytest.raises(DamagedError):
+        check_seal(path, "kind")
+    seal(path, "kind")
+    check_seal(path, "kind")
+    assert path.read_bytes().startswith(b"kind sha256:")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "wanted"),
+    [
+        (errno.ENOSPC, DiskFullError, "free some space"),
+        (errno.EDQUOT, DiskFullError, "free some space"),
+        (errno.EROFS, StoreError, "choose a folder"),
+        (errno.EACCES, StoreError, "choose a folder"),
+    ],
+)
+def test_write_errors_say_what_to_do(
+    tmp_path: Path, number: int, kind: type[Exception], wanted: str
+) -> None:
+    with pytest.raises(kind, match=wanted), explain_write_errors("rows", tmp_path):
+        raise OSError(number, "refused")
+    with pytest.raises(OSError, match="other"), explain_write_errors("rows", tmp_path):
+        raise OSError(errno.EIO, "other")
+
+
+def test_sizes_are_decimal() -> None:
+    assert [size_text(x) for x in (999, 1e3, 1.5e6, 2e9)] == [
+        "999 B",
+        "1.0 kB",
+        "1.5 MB",
+        "2.00 GB",
+    ]

@@ -1,0 +1,150 @@
+"""Stores that were written by hand are read; damage and foreign files are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from featkit.errors import SelectorError, StoreError
+from featkit.store.reader import open_store
+from featkit.store.runs import log_run, read_runs
+from featkit.store.selectors import split_selector
+
+from .conftest import make_samples, make_table, seal_by_hand
+
+
+def test_tables_come_in_the_order_in_which_they_were_asked_for(store: Path) -> None:
+    names = [table.name for table in open_store(store).tables()]
+    assert names == ["net_a/layer1.none", "net_b/fc.none", "net_b/layer1.avg"]
+    log_run(store, "started", ["net_b/layer1.avg", "net_a/layer1.none"])
+    with (store / "runs.jsonl").open("a") as file:
+        file.write('{"tables": ["net_a')
+    names = [table.name for table in open_store(store).tables()]
+    assert names == ["net_b/layer1.avg", "net_a/layer1.none", "net_b/fc.none"]
+    assert len(read_runs(store)) == 1
+
+
+def test_a_table_shows_what_the_file_holds(store: Path) -> None:
+    opened = open_store(store)
+    table = opened["net_b/fc"]
+    with h5py.File(store / "net_b" / "fc.none.h5") as file:
+        np.testing.assert_array_equal(table.numpy(), file["features"][...])
+        assert table.key == file.attrs["key"]
+    assert table.shape == (12, 5)
+    assert len(table) == len(opened) == 12
+    assert table.labels is not None
+    assert table.labels.tolist() == [0, 1, 2] * 4
+    assert table.classes == ("ant", "bee", "cow")
+    assert table.paths[3] == "0003.png"
+    assert np.flatnonzero(~table.valid).tolist() == [7]
+    assert opened["net_a"].dtype == np.float16
+    assert "net_b/fc.none" in repr(table)
+
+
+def test_writing_to_the_array_leaves_the_file_alone(store: Path) -> None:
+    before = (store / "net_b" / "fc.none.h5").read_bytes()
+    open_store(store)["net_b/fc"].numpy()[:] = 1
+    assert (store / "net_b" / "fc.none.h5").read_bytes() == before
+
+
+def test_batches_visit_every_row_once(store: Path) -> None:
+    table = open_store(store)["net_b/layer1"]
+    whole = table.numpy()
+    plain = list(table.batches(5))
+    assert [len(rows) for rows, _ in plain] == [5, 5, 2]
+    shuffled = list(table.batches(5, shuffle=True, seed=3))
+    visited = np.concatenate([rows for rows, _ in shuffled])
+    assert sorted(visited) == list(range(12))
+    assert visited.tolist() != list(range(12))
+    for rows, features in plain + shuffled:
+        np.testing.assert_array_equal(features, whole[rows])
+    again = np.concatenate([rows for rows, _ in table.batches(5, shuffle=True, seed=3)])
+    other = np.concatenate([rows for rows, _ in table.batches(5, shuffle=True, seed=4)])
+    assert visited.tolist() == again.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        (None, ["net_a/layer1.none", "net_b/fc.none", "net_b/layer1.avg"]),
+        ("net_b", ["net_b/fc.none", "net_b/layer1.avg"]),
+        ("net_b/layer1", ["net_b/layer1.avg"]),
+        ("net_a/layer1.none", ["net_a/layer1.none"]),
+    ],
+)
+def test_selectors(store: Path, pattern: str | None, found: list[str]) -> None:
+    assert [table.name for table in open_store(store).select(pattern)] == found
+
+
+def test_selectors_that_fail_list_what_is_there(store: Path) -> None:
+    opened = open_store(store)
+    with pytest.raises(SelectorError, match=r"did you mean .*net_b/fc\.none"):
+        opened["net_b/fx"]
+    with pytest.raises(SelectorError, match=r"2 tables match.*net_b/fc\.none, net_b/layer1\.avg"):
+        opened["net_b"]
+
+
+def test_a_folder_with_a_colon_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    assert split_selector(str(tmp_path / "a:b")) == (tmp_path / "a:b", None)
+    assert split_selector(f"{tmp_path}/a:b:net") == (tmp_path / "a:b", "net")
+
+
+def test_other_files_and_newer_formats_are_refused(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not a featkit store"):
+        open_store(tmp_path)
+    path = store / "net_b" / "fc.none.h5"
+    with h5py.File(path, "r+") as file:
+        file.attrs["version"] = 2
+    with pytest.raises(StoreError, match="format version 2.*upgrade"):
+        open_store(store)["net_b/fc"]
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = "other"
+    with pytest.raises(StoreError, match="not a featkit-table"):
+        open_store(store)["net_b/fc"]
+    path.write_bytes(b"no hdf5 at all")
+    with pytest.raises(StoreError, match="cannot be read"):
+        open_store(store)["net_b/fc"]
+    (store / "samples.h5").write_bytes(b"no hdf5 at all")
+    with pytest.raises(StoreError, match="cannot be read"):
+        open_store(store)
+
+
+def test_a_table_of_another_length_is_refused(store: Path) -> None:
+    make_table(store, "m", "net_c/fc.none", np.zeros((5, 2), np.float32))
+    with pytest.raises(StoreError, match="5 rows.*12 samples"):
+        open_store(store)["net_c"]
+
+
+def test_four_processes_read_at_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((4000, 64)).astype(np.float32)
+    manifest = make_samples(tmp_path / "s", np.zeros(4000), ["one"])
+    make_table(tmp_path / "s", manifest, "net/fc.none", features)
+    code = (
+        "import featkit, sys\n"
+        f"table = featkit.open_store({str(tmp_path / 's')!r})['net']\n"
+        "print('open', flush=True); sys.stdin.readline()\n"
+        "print(sum(float(x.sum()) for _, x in table.batches(100, shuffle=True)))"
+    )
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    assert [r.stdout.readline() for r in readers if r.stdout] == ["open\n"] * 4
+    totals = [float(reader.communicate("\n")[0]) for reader in readers]
+    np.testing.assert_allclose(totals, features.sum(dtype=np.float64), rtol=1e-4)
+
+
+def test_sealed_by_hand_is_sealed(store: Path) -> None:
+    path = store / "net_b" / "fc.none.h5"
+    before = path.read_bytes()
+    seal_by_hand(path, "featkit-table")
+    assert path.read_bytes() == before
