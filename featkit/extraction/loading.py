@@ -34,6 +34,10 @@ class Batch:
     pixels: list[Tensor]
     failures: dict[int, str]
 
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; the data loader calls this for GPUs."""
+        return Batch(self.rows, [tensor.pin_memory() for tensor in self.pixels], self.failures)
+
 
 class _Images(Dataset[_Item]):
     def __init__(self, source: Source, preprocessings: Sequence[Preprocessing]) -> None:
@@ -66,9 +70,11 @@ class _Images(Dataset[_Item]):
 def default_workers(device: torch.device) -> int:
     """Return how many decoding processes to use.
 
-    Beside a GPU, one a core up to eight; beside a CPU that computes, one.
+    Beside a GPU one a core, beside a CPU that computes one for every four; at most eight.
     """
-    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min(8, cores if device.type == "cuda" else max(1, cores // 4))
 
 
 def load_batches(

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from featkit.backbones.resolve import load_backbone
 from featkit.backbones.taps import TapRunner
 from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source, open_source
-from featkit.errors import DecodeError, UsageError
+from featkit.errors import DecodeError, FeatkitError, UsageError
 from featkit.extraction.loading import Batch, default_workers, load_batches
 from featkit.extraction.planning import Job, Options, Plan, plan_extraction
 from featkit.extraction.precision import AGREEMENT, agreement, computing_in, native_precision
@@ -54,10 +54,10 @@ class Summary:
 
 def extract(
     source: str | Path | Source,
-    backbones: Sequence[str | Backbone],
+    backbones: str | Backbone | Sequence[str | Backbone],
     store: str | Path,
     *,
-    taps: Sequence[str] = (),
+    taps: str | Sequence[str] = (),
     precision: str = "auto",
     dtype: str = "float32",
     batch_size: int = 32,
@@ -74,7 +74,8 @@ def extract(
 
     Args:
         source: Image folder, CSV, ``torchvision:…``, ``digits``, or a source object.
-        backbones: Specifications (see :func:`featkit.load_backbone`) or loaded backbones.
+        backbones: One or more specifications (see :func:`featkit.load_backbone`) or loaded
+            backbones.
         store: The folder to make or to add to.
         taps: ``PATH[:POOLING]`` for every backbone, or ``BACKBONE/PATH[:POOLING]`` for one; empty
             for what each network's classifier reads.
@@ -109,7 +110,10 @@ def extract(
     options = Options(
         precision, dtype, batch_size, workers, device, compile, on_error == "fail", overwrite
     )
+    if isinstance(backbones, str | Backbone):
+        backbones = [backbones]
     loaded = [load_backbone(b) if isinstance(b, str) else b for b in backbones]
+    taps = [taps] if isinstance(taps, str) else taps
     plan = plan_extraction(open_source(source), loaded, Path(store), taps, options)
     run_plan(plan, progress=progress)
     return open_store(store)
@@ -152,32 +156,39 @@ def run_plan(plan: Plan, progress: bool = False) -> Summary:
     """
     device = choose_device(plan.options.device)
     plan.check_disk()
-    started = time.monotonic()
     summary = Summary(notes=plan.notes)
-    with writing(plan.store):
-        if not (plan.store / SAMPLES_FILE).exists() or plan.options.overwrite:
-            write_samples(plan.store, plan.samples)
-        log_run(plan.store, "started", [spec.name for spec in plan.asked], device=str(device))
-        for job in plan.jobs:
-            _prepare(job, plan, device, summary)
-        tables = [_Filler(job, plan, device) for job in plan.jobs]
-        for fillers in _passes(tables):
-            _pass_over_images(fillers, plan, device, summary, progress)
-        for filler in tables:
-            summary.tables += filler.finish()
-        summary.seconds = time.monotonic() - started
-        log_run(
-            plan.store,
-            "finished",
-            summary.tables,
-            images=summary.images,
-            seconds=round(summary.seconds, 3),
-            torch=torch.__version__,
-        )
-    if plan.asked:
-        failures = open_store(plan.store)[plan.asked[0].name].failures
-        summary.failures = {plan.samples.paths[row]: why for row, why in failures.items()}
+    if plan.jobs or plan.options.overwrite or not (plan.store / SAMPLES_FILE).exists():
+        with writing(plan.store):
+            _fill_tables(plan, device, summary, progress)
+    failures = open_store(plan.store)[plan.asked[0].name].failures
+    summary.failures = {plan.samples.paths[row]: why for row, why in failures.items()}
     return summary
+
+
+def _fill_tables(plan: Plan, device: torch.device, summary: Summary, progress: bool) -> None:
+    started = time.monotonic()
+    if not (plan.store / SAMPLES_FILE).exists() or plan.options.overwrite:
+        write_samples(plan.store, plan.samples)
+    log_run(plan.store, "started", [spec.name for spec in plan.asked], device=str(device))
+    for job in plan.jobs:
+        _prepare(job, plan, device, summary)
+    with ExitStack() as hooks:
+        all_fillers = [_Filler(job, plan, device) for job in plan.jobs]
+        for filler in all_fillers:
+            hooks.callback(filler.close)
+        for fillers in _passes(all_fillers):
+            _pass_over_images(fillers, plan, device, summary, progress)
+        for filler in all_fillers:
+            summary.tables += filler.finish()
+    summary.seconds = time.monotonic() - started
+    log_run(
+        plan.store,
+        "finished",
+        summary.tables,
+        images=summary.images,
+        seconds=round(summary.seconds, 3),
+        torch=torch.__version__,
+    )
 
 
 def _passes(fillers: Sequence[_Filler]) -> list[list[_Filler]]:
@@ -263,7 +274,15 @@ class _Filler:
         with computing_in(self.job.precision or "fp32", self.device):
             outputs = self._forward(images)
         for collected, rows, table in zip(self._rows, outputs, self.tables, strict=True):
-            array = rows.cpu().numpy().astype(table.spec.dtype)
+            with np.errstate(over="ignore"):
+                array = rows.cpu().numpy().astype(table.spec.dtype)
+            if not np.isfinite(array[readable]).all():
+                raise FeatkitError(
+                    f"{table.spec.name}: the network gave numbers that {self.job.precision}, "
+                    f"stored as {table.spec.dtype}, cannot hold (NaN or infinity); rows so far are "
+                    f"safe: "
+                    f"try --precision fp32 --dtype float32, or look at its weights"
+                )
             array[~readable] = np.nan
             collected.append(array)
 
@@ -276,9 +295,12 @@ class _Filler:
                 table.write(part, np.concatenate(collected), valid, failures)
             collected.clear()
 
+    def close(self) -> None:
+        """Take the hooks off the network."""
+        self._runner.close()
+
     def finish(self) -> list[str]:
         """Let the tables appear; return their names."""
-        self._runner.close()
         for table in self.tables:
             table.finish()
             if self.overwrite:

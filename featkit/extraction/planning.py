@@ -165,6 +165,8 @@ def plan_extraction(
             something else.
     """
     names = [backbone.name for backbone in backbones]
+    if not names:
+        raise UsageError("no backbone given; name one or more, such as torchvision:resnet50")
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two backbones are called {name!r}; name one: -b other={name}")

@@ -17,8 +17,8 @@ from featkit.store.reader import FeatureTable
 from featkit.store.samples import Samples
 from featkit.store.schema import put
 
-BLOCK = 4096
-"""Rows in memory at a time."""
+ROW_GROUP = 4096
+"""Rows of a Parquet row group."""
 
 
 def export_tables(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> None:
@@ -56,20 +56,20 @@ def _described(samples: Samples) -> dict[str, NDArray[Any]]:
 
 
 def _write_npz(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> None:
-    arrays = _described(samples) | {table.name: table.numpy() for table in tables}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, array in arrays.items():
+        for name, array in _described(samples).items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
-                np.lib.format.write_array_header_2_0(
-                    out,
-                    {
-                        "descr": np.lib.format.dtype_to_descr(array.dtype),
-                        "fortran_order": False,
-                        "shape": array.shape,
-                    },
-                )
-                for start in range(0, len(array), BLOCK):
-                    out.write(array[start : start + BLOCK].tobytes())
+                np.lib.format.write_array(out, array, allow_pickle=False)
+        for table in tables:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(table.dtype),
+                "fortran_order": False,
+                "shape": table.shape,
+            }
+            with archive.open(f"{table.name}.npy", "w", force_zip64=True) as out:
+                np.lib.format.write_array_header_2_0(out, header)
+                for _, block in table.blocks():
+                    out.write(block.tobytes())
 
 
 def _write_parquet(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> None:
@@ -94,8 +94,8 @@ def _write_parquet(samples: Samples, tables: Sequence[FeatureTable], path: Path)
         fields.append(pa.field(table.name, pa.list_(kind, table.shape[1])))
     schema = pa.schema(fields)
     with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, len(samples), BLOCK):
-            rows = slice(start, start + BLOCK)
+        for start in range(0, len(samples), ROW_GROUP):
+            rows = slice(start, start + ROW_GROUP)
             columns: list[Any] = [pa.array(samples.paths[rows], pa.string())]
             if samples.labels is not None:
                 columns.append(pa.array(_label_names(samples, rows), fields[1].type))
@@ -123,8 +123,8 @@ def _write_h5(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> N
             put(file, f"samples/{name}", array.tolist() if is_text else array, text=is_text)
         for table in tables:
             out = file.create_dataset(f"{table.name}/features", table.shape, table.dtype)
-            for start in range(0, len(table), BLOCK):
-                out[start : start + BLOCK] = table.numpy()[start : start + BLOCK]
+            for rows, block in table.blocks():
+                out[rows] = block
             file[f"{table.name}/valid"] = table.valid
 
 

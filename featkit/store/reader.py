@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import torch
 
 
+BLOCK_BYTES = 2**24
+"""Bytes of a table that are looked at together."""
+
+
 class FeatureTable:
     """One finished table: n rows of features, memory-mapped.
 
@@ -117,6 +121,13 @@ class FeatureTable:
         import torch
 
         return torch.from_numpy(self._mapped).to(device)
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield consecutive rows, a few MB at a time, as (slice, mapped rows) without a copy."""
+        step = max(1, BLOCK_BYTES // max(1, self._mapped[:1].nbytes))
+        for start in range(0, len(self), step):
+            rows = slice(start, min(start + step, len(self)))
+            yield rows, self._mapped[rows]
 
     def batches(
         self, size: int, shuffle: bool = False, seed: int = 0

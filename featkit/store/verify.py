@@ -93,8 +93,8 @@ def _table_problems(table: FeatureTable, samples: Samples) -> Iterator[str]:
     if table.provenance["samples"] != samples.manifest:
         yield "it is about other images than its store"
     wrong, unmarked = 0, 0
-    for rows, features in table.batches(1024):
-        finite = np.isfinite(features.reshape(len(rows), -1))
+    for rows, features in table.blocks():
+        finite = np.isfinite(features.reshape(len(features), -1))
         wrong += int((~finite.all(1) & table.valid[rows]).sum())
         unmarked += int((finite.any(1) & ~table.valid[rows]).sum())
     if wrong:

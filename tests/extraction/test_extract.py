@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 import featkit
 from featkit.backbones.resolve import load_backbone
 from featkit.data.sources import open_source
-from featkit.errors import ConflictError, DecodeError, DiskFullError, UsageError
+from featkit.errors import ConflictError, DecodeError, DiskFullError, FeatkitError, UsageError
 from featkit.extraction import pipeline, planning
 from featkit.extraction.planning import Options, plan_extraction
 from featkit.extraction.precision import agreement
@@ -97,7 +97,10 @@ def test_nothing_is_computed_twice(
     monkeypatch.setattr(pipeline, "load_batches", forbidden)
     again = extract(photos, tmp_path / "s", precision="auto")
     assert again.tables()[0].path.read_bytes() == before
-    assert [run["event"] for run in read_runs(tmp_path / "s")] == ["started", "finished"] * 2
+    (tmp_path / "s").chmod(0o500)
+    extract(photos, tmp_path / "s")
+    (tmp_path / "s").chmod(0o700)
+    assert [run["event"] for run in read_runs(tmp_path / "s")] == ["started", "finished"]
 
 
 def test_unchanged_files_are_not_hashed_twice(
@@ -247,6 +250,27 @@ def test_compiled_networks_give_the_same(photos: Path, tmp_path: Path) -> None:
     fast = extract(photos, tmp_path / "b", taps=taps, compile=True)
     for one, other in zip(plain.tables(), fast.tables(), strict=True):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_numbers_that_cannot_be_held_are_refused(photos: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(NET)
+    with torch.no_grad():
+        backbone.module.get_submodule("bn1").weight.mul_(1e6)
+    with pytest.raises(FeatkitError, match="stored as float16, cannot hold.*--dtype float32"):
+        featkit.extract(
+            photos,
+            backbone,
+            tmp_path / "s",
+            taps="bn1",
+            dtype="float16",
+            precision="fp32",
+            workers=0,
+        )
+    assert not list((tmp_path / "s").glob("*/*.h5"))
+    hooks = [m._forward_hooks for m in backbone.module.modules() if m._forward_hooks]
+    assert hooks == []
+    with pytest.raises(UsageError, match="no backbone given"):
+        featkit.extract(photos, [], tmp_path / "t")
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from featkit.errors import MissingExtraError, UsageError
-from featkit.store import export
+from featkit.store import export, reader
 from featkit.store.reader import Store, open_store
 
 
 @pytest.fixture
 def opened(store: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(export, "BLOCK", 5)
+    monkeypatch.setattr(export, "ROW_GROUP", 5)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", 50)
     return open_store(store)
 
 

@@ -1,0 +1,1 @@
+"""One script a claim, and the harness that they share."""

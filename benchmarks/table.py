@@ -1,0 +1,50 @@
+"""Write the tables of both README files from ``results/*.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.harness import RESULTS
+
+
+def rows() -> str:
+    """Return the claims of every result as one Markdown table."""
+    lines = [
+        "| claim | measured | target | met | how large | command |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text())
+        for claim in result["claims"]:
+            met = {True: "yes", False: "**no**", None: "—"}[claim["met"]]
+            cells = [claim["what"], claim["measured"], claim["target"], met, claim["sized"]]
+            lines.append(f"| {' | '.join(cells)} | `{result['command']}` |")
+    machines = {
+        f"{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, Python {m['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+        for m in (json.loads(path.read_text())["machine"] for path in RESULTS.glob("*.json"))
+    }
+    return "\n".join(lines) + "\n\nMeasured on: " + "; ".join(sorted(machines)) + ".\n"
+
+
+def accuracies() -> str:
+    """Return the table of the project's README."""
+    result = json.loads((RESULTS / "cifar10.json").read_text())
+    lines = ["| features | top-1 |", "|---|---|"]
+    lines += [f"| {name} | {value:.2%} |" for name, value in result["accuracy"].items()]
+    return "\n".join(lines) + f"\n\nMade by `{result['command']}`.\n"
+
+
+def fill(page: Path, name: str, text: str) -> None:
+    """Put a text between the two marks of its name."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, found, rest = page.read_text().partition(begin)
+    if not found or end not in rest:
+        raise SystemExit(f"{page}: no marks for {name}")
+    page.write_text(before + begin + text + end + rest.partition(end)[2])
+
+
+if __name__ == "__main__":
+    fill(RESULTS.parent / "README.md", "table", rows())
+    fill(RESULTS.parents[1] / "README.md", "cifar10", accuracies())
