@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from logging import ERROR
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from featkit.registry import did_you_mean
 def explain_download_errors(what: str) -> Iterator[None]:
     """Turn whatever a download raises into an error that says what to do, and only that.
 
+    What a client prints goes to stderr; its talk of retries goes nowhere.
+
     Raises:
         DownloadError: The weights could not be fetched.
     """
@@ -31,7 +34,8 @@ def explain_download_errors(what: str) -> Iterator[None]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(ERROR)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except FeatkitError:
         raise
     except Exception as error:  # every hub client has its own family of errors
