@@ -28,7 +28,7 @@ def layers(backbone: str) -> None:
         shape = output.shape
         stride = None
         if shape is not None and len(shape) == 3:
-            rows_of_map = shape[0] if layout.is_channels_last(output.path) else shape[1]
+            rows_of_map = shape[0] if layout.is_channels_last(output.path, shape) else shape[1]
             stride = height // rows_of_map
         rows.append(
             {

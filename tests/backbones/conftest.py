@@ -8,7 +8,7 @@ from featkit.backbones.resolve import load_backbone
 from featkit.backbones.taps import Tap, TapRunner
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """Downloads from servers on this machine: torch's hub cache and a small Hugging Face hub."""
 
 import contextlib
+import gc
 import hashlib
 import http.server
 import json
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 
 import pytest
 import timm
@@ -66,6 +68,15 @@ class Server:
             self.http.shutdown()
             self.thread.join()
             self.http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def sockets_of_failed_downloads():
+    """urllib leaves the socket of a refused answer to the garbage collector, which warns."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

@@ -183,8 +183,13 @@ def test_the_next_run_takes_up_the_parts_and_their_batch_size(
 
 def test_stopped_by_the_keyboard(images: Path, undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
+    # what a shell starts in the background is deaf to the keyboard, so that it has to be said
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from featkit_cli.main import main; main({command(images, store)[3:]!r})"
+    )
     process = subprocess.Popen(
-        command(images, store), stderr=subprocess.PIPE, text=True, env=environment()
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment()
     )
     deadline = time.monotonic() + 120
     while not list(store.glob(".partial/*/part-*.h5")):
