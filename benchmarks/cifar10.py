@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import featkit
 from benchmarks.harness import command_line, save
-from featkit.analyses.neighbors import KNN, KNNConfig
 
 WANTED = {20: 0.835, 32: 0.843, 44: 0.846, 56: 0.852}
 
@@ -20,27 +22,35 @@ def main() -> None:
     parser.add_argument("images", type=Path, metavar="CIFAR10", help="with train/ and test/")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="with resnet20-*.th, …")
     given = parser.parse_args()
-    backbones = [
-        f"resnet{depth}={next(given.weights.glob(f'resnet{depth}-*'))}?arch=cifar_resnet{depth}"
-        for depth in WANTED
-    ]
-    stores, seconds = {}, {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for part in ("train", "test"):
-            started = time.perf_counter()
-            stores[part] = featkit.extract(
-                given.images / part, backbones, Path(scratch) / part, batch_size=128, progress=True
-            )
-            seconds[part] = round(time.perf_counter() - started, 1)
-        tables = {part: store.tables() for part, store in stores.items()}
+    backbones = []
+    for depth in WANTED:
+        file = next(given.weights.glob(f"resnet{depth}-*"))
+        backbones += ["-b", f"resnet{depth}={file}?arch=cifar_resnet{depth}"]
+    seconds: dict[str, float] = {}
+
+    def featkit_command(name: str, *arguments: object) -> str:
         started = time.perf_counter()
-        result = KNN(KNNConfig(combine=("average", "concat"))).run(tables)
-        seconds["knn"] = round(time.perf_counter() - started, 1)
-        precisions = {table.backbone: table.provenance["precision"] for table in tables["test"]}
-    accuracy = {row["features"]: float(row["top1"]) for row in result.tables["accuracy"]}
+        command = [sys.executable, "-m", "featkit_cli", *map(str, arguments)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        seconds[name] = round(time.perf_counter() - started, 1)
+        return done.stdout
+
+    with tempfile.TemporaryDirectory() as scratch:
+        train, test = f"{scratch}/train", f"{scratch}/test"
+        for name, store in (("train", train), ("test", test)):
+            options = [*backbones, "-o", store, "--batch-size", 128]
+            print(featkit_command(name, "extract", given.images / name, *options), file=sys.stderr)
+        result = json.loads(
+            featkit_command("knn", "knn", train, test, "--combine", "average,concat", "--json")
+        )
+        precisions = {
+            table.backbone: table.provenance["precision"]
+            for table in featkit.open_store(test).tables()
+        }
+    accuracy = {row["features"]: row["top1"] for row in result["tables"]["accuracy"]}
     claims = [
         {
-            "what": f"k-NN accuracy of CIFAR ResNet-{depth}, k = 20, majority",
+            "what": f"`featkit knn` of CIFAR ResNet-{depth}, k = 20, majority",
             "measured": f"{accuracy[f'resnet{depth}/avgpool']:.2%}",
             "target": f"{wanted:.1%} ± 0.2",
             "met": abs(accuracy[f"resnet{depth}/avgpool"] - wanted) <= 0.002,

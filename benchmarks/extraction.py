@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -72,8 +73,8 @@ def featkit_run(folder: Path, backbone: Backbone, store: Path, **options: object
     return time.perf_counter() - started
 
 
-def overhead(folder: Path, backbone: Backbone, store: Path, workers: int) -> tuple[float, float]:
-    """Share of an fp32 run that is neither decoding nor the forward, and its images a second.
+def overhead(folder: Path, backbone: Backbone, store: Path, **options: object) -> float:
+    """Share of a run that is neither decoding nor the forward.
 
     The forward and the waiting for decoded images are timed inside the pipeline; what remains is
     everything else: hashing, planning, hooks and their pooling, copies, writing, joining.
@@ -108,12 +109,12 @@ def overhead(folder: Path, backbone: Backbone, store: Path, workers: int) -> tup
     pipeline.load_batches = batches  # type: ignore[assignment]
     taps.pool = pooling
     try:
-        total = featkit_run(folder, backbone, store, precision="fp32", workers=workers)
+        total = featkit_run(folder, backbone, store, **options)
     finally:
         backbone.module.forward = run_network  # type: ignore[method-assign]
         pipeline.load_batches = load
         taps.pool = pool
-    return (total - sum(spent.values())) / total, total
+    return (total - sum(spent.values())) / total
 
 
 def main() -> None:
@@ -148,7 +149,13 @@ def main() -> None:
         difference = np.abs(tables["fp32"].numpy() - reference).max() / np.abs(reference).max()
         cosine = agreement([tables["auto"].torch()], [torch.from_numpy(reference)])[0]
         precision = tables["auto"].provenance["precision"]
-        rest, total = overhead(given.photos, backbone, store / "timed", given.workers)
+        shares = {
+            kind: [
+                overhead(given.photos, backbone, store / "timed", precision=kind, **common)
+                for _ in range(given.repeats)
+            ]
+            for kind in ("fp32", "auto")
+        }
     auto = median_ratio(seconds["plain loop"], seconds["featkit auto"])
     fp32 = median_ratio(seconds["plain loop"], seconds["featkit fp32"])
     sized = f"{len(files)} JPEGs, ResNet-50 at 224 px, batch {BATCH}, {given.repeats} rounds"
@@ -184,14 +191,18 @@ def main() -> None:
                 "met": cosine >= 0.999,
                 "sized": sized,
             },
-            {
-                "what": "share of an fp32 run that is neither decoding nor the forward",
-                "measured": f"{rest:.1%}",
-                "target": "≤ 5 %",
-                "met": rest <= 0.05,
-                "sized": f"{len(files)} JPEGs, one run of {total:.0f} s",
-            },
+            *(
+                {
+                    "what": f"share that is neither decoding nor the forward, {kind}",
+                    "measured": f"{statistics.median(share):.1%}",
+                    "target": "≤ 5 %",
+                    "met": statistics.median(share) <= 0.05,
+                    "sized": sized,
+                }
+                for kind, share in shares.items()
+            ),
         ],
+        shares=shares,
         seconds=seconds,
         images_per_second={
             name: round(len(files) / sorted(times)[len(times) // 2], 1)

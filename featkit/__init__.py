@@ -9,8 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featkit.backbones.base import Backbone
+    from featkit.backbones.base import Backbone, Network
     from featkit.backbones.resolve import load_backbone
+    from featkit.data.preprocessing import Preprocessing
     from featkit.data.sources import open_source
     from featkit.errors import FeatkitError
     from featkit.extraction.pipeline import extract
@@ -22,6 +23,8 @@ _HOME = {
     "FeatkitError": "featkit.errors",
     "FeatureTable": "featkit.store.reader",
     "KNNClassifier": "featkit.ops.knn_classifier",
+    "Network": "featkit.backbones.base",
+    "Preprocessing": "featkit.data.preprocessing",
     "Store": "featkit.store.reader",
     "extract": "featkit.extraction.pipeline",
     "load_backbone": "featkit.backbones.resolve",
@@ -34,6 +37,8 @@ __all__ = [
     "FeatkitError",
     "FeatureTable",
     "KNNClassifier",
+    "Network",
+    "Preprocessing",
     "Store",
     "__version__",
     "extract",

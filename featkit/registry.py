@@ -35,8 +35,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"did you mean {' or '.join(alike)}?"
     if not names:
         return "there is none"
-    shown = ", ".join(names[:12])
-    return f"there is {shown}" + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    if len(names) > 12:
+        return f"there are {len(names)}, none like it"
+    return f"there is {', '.join(names)}"
 
 
 class Registry(Generic[T]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import parse_qsl
 
 from featkit.errors import UsageError
 from featkit.registry import did_you_mean
@@ -12,6 +11,8 @@ from featkit.registry import did_you_mean
 
 def split_query(text: str) -> tuple[str, dict[str, str]]:
     """Split ``NAME?key=value&…`` into the name and its options.
+
+    Nothing is decoded: ``+`` and ``%`` stand for themselves.
 
     Args:
         text: What the user wrote.
@@ -27,13 +28,14 @@ def split_query(text: str) -> tuple[str, dict[str, str]]:
         ('torchvision:resnet50', {'weights': 'none', 'seed': '0'})
     """
     name, _, query = text.partition("?")
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    except ValueError:
-        raise UsageError(f"{text!r}: options are written ?key=value&key=value") from None
-    options = dict(pairs)
-    if len(options) < len(pairs):
-        raise UsageError(f"{text!r}: an option is given twice")
+    options: dict[str, str] = {}
+    for pair in query.split("&") if query else []:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{text!r}: options are written ?key=value&key=value")
+        if key in options:
+            raise UsageError(f"{text!r}: option {key} is given twice")
+        options[key] = value
     return name, options
 
 

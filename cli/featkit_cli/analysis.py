@@ -8,11 +8,10 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 import click
 
-from featkit.analyses.base import Analysis, Result, check_requirements
-from featkit.errors import StoreError
+from featkit.analyses.base import Analysis, Input, Result, check_requirements
 from featkit.store.reader import FeatureTable, open_store
 from featkit.store.selectors import split_selector
-from featkit_cli.render import table_text
+from featkit_cli.render import counted, table_text, value_text
 
 Kind: TypeAlias = Any
 """A ``click.ParamType``, which newer releases made generic."""
@@ -71,18 +70,20 @@ def _options(config: type[Any]) -> list[click.Option]:
 
 def _tables(selector: str) -> list[FeatureTable]:
     folder, pattern = split_selector(selector)
-    tables = open_store(folder).select(pattern)
-    if not tables:
-        raise StoreError(f"{selector}: no finished table; featkit ls {folder} shows what is there")
-    return tables
+    return open_store(folder).select(pattern)
+
+
+def _argument(given: Input) -> click.Parameter:
+    name = given.name.lower()
+    if given.optional:
+        return click.Option([f"--{name}"], metavar=given.name, help=given.help)
+    metavar = f"{given.name}..." if given.several else given.name
+    return click.Argument([name], metavar=metavar, nargs=-1 if given.several else 1, required=True)
 
 
 def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
     """Return the command ``featkit NAME`` of an analysis."""
-    parameters: list[click.Parameter] = [
-        click.Argument([f"input_{i}"], metavar=given.name)
-        for i, given in enumerate(analysis.inputs)
-    ]
+    parameters: list[click.Parameter] = [_argument(given) for given in analysis.inputs]
     parameters += _options(analysis.Config)
     parameters += [
         click.Option(
@@ -94,16 +95,19 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
     ]
 
     def callback(output: str | None, as_json: bool, **given: Any) -> None:
-        selectors = [given.pop(f"input_{i}") for i in range(len(analysis.inputs))]
-        inputs = {
-            asked.name.lower(): _tables(selector)
-            for asked, selector in zip(analysis.inputs, selectors, strict=True)
-        }
+        inputs = {}
+        for asked in analysis.inputs:
+            selected = given.pop(asked.name.lower())
+            selectors = [selected] if isinstance(selected, str) else selected or ()
+            if selectors:
+                inputs[asked.name.lower()] = [
+                    table for text in selectors for table in _tables(text)
+                ]
         check_requirements(analysis.requires, inputs)
         result = analysis(analysis.Config(**given)).run(inputs)
         show_result(result, output, as_json)
 
-    lines = [f"{i.name}: {i.help}" for i in analysis.inputs]
+    lines = [f"{i.name}: {i.help}" for i in analysis.inputs if not i.optional]
     text = f"{analysis.__doc__ or ''}".partition("\n\n")[0] + "\n\n\b\n" + "\n".join(lines)
     return click.Command(name, params=parameters, callback=callback, help=text)
 
@@ -121,7 +125,8 @@ def show_result(result: Result, output: str | None, as_json: bool) -> None:
         return
     for name, rows in list(result.tables.items())[:1]:
         click.echo(table_text(rows) if rows else f"{name}: empty")
-    click.echo("\n" + ", ".join(f"{name} {value}" for name, value in result.scalars.items()))
+    scalars = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in result.scalars.items()]
+    if scalars:
+        click.echo("\n" + ", ".join(scalars))
     if output is not None:
-        count = len(saved)
-        click.echo(f"saved in {output}: result.json, tables, {count} figure{'s' * (count != 1)}")
+        click.echo(f"saved in {output}: result.json, tables, {counted(len(saved), 'figure')}")

@@ -41,7 +41,7 @@ def demo(output: str) -> None:
         f"{len(source.ids):,} handwritten digits, 8 × 8 px enlarged to {SIZE} × {SIZE}, through "
         f"{len(backbones)} networks trained on ImageNet"
     )
-    plan = plan_extraction(source, backbones, store, (), Options())
+    plan = plan_extraction(source, backbones, store, (), Options(precision="fp32"))
     summary = run_plan(plan, progress=True)
     for text in summary.notes:
         note(text)

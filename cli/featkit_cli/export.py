@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from featkit_cli.render import counted
+
 
 @click.command()
 @click.argument("store")
@@ -28,8 +30,7 @@ def export(store: str, output: str) -> None:
     tables = opened.select(pattern)
     path = Path(output)
     export_tables(opened.samples, tables, path)
-    count = len(tables)
     click.echo(
-        f"{path}: {len(opened):,} samples, {count} table{'s' * (count != 1)}, "
+        f"{path}: {counted(len(opened), 'sample')}, {counted(len(tables), 'table')}, "
         f"{size_text(path.stat().st_size)}"
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from featkit_cli.render import duration, note, table_text
+from featkit_cli.render import counted, duration, note, table_text
 
 if TYPE_CHECKING:
     from featkit.extraction.pipeline import Summary
     from featkit.extraction.planning import Plan
+    from featkit.store.reader import Store
 
 EXAMPLES = """\b
 Examples:
@@ -90,7 +92,7 @@ def extract(
     chosen = Options(compiled=compiled, fail_fast=on_error == "fail", **options)
     images = open_source(source)
     loaded = [load_backbone(text) for text in backbones]
-    plan = plan_extraction(images, loaded, Path(store), taps, chosen)
+    plan = plan_extraction(images, loaded, Path(store), taps, chosen, progress=not quiet)
     for text in plan.notes:
         note(text)
     said = len(plan.notes)
@@ -125,6 +127,7 @@ def _show_plan(plan: Plan) -> None:
 
 
 def _show_summary(plan: Plan, summary: Summary) -> None:
+    from featkit.errors import SourceError
     from featkit.store.files import size_text
     from featkit.store.reader import open_store
 
@@ -144,7 +147,9 @@ def _show_summary(plan: Plan, summary: Summary) -> None:
         )
     click.echo(table_text(rows))
     if summary.failures:
-        click.echo(f"\n{len(summary.failures):,} of {len(store):,} images could not be read:")
+        click.echo(
+            f"\n{len(summary.failures):,} of {counted(len(store), 'image')} could not be read:"
+        )
         for path, reason in list(summary.failures.items())[:10]:
             click.echo(f"  {path}: {reason}")
         if len(summary.failures) > 10:
@@ -152,10 +157,25 @@ def _show_summary(plan: Plan, summary: Summary) -> None:
     if summary.images:
         rate = summary.images / summary.seconds
         click.echo(
-            f"\n{summary.images:,} images in {duration(summary.seconds)} ({rate:,.0f} images/s)"
+            f"\n{counted(summary.images, 'image')} in {duration(summary.seconds)} "
+            f"({rate:,.0f} images/s)"
         )
     else:
         click.echo("\nnothing to do: every table was there")
-    labelled = store.samples.labels is not None
-    then = f"featkit knn {plan.store} {plan.store}" if labelled else f"featkit ls {plan.store}"
-    click.echo(f"next: {then}")
+    if len(summary.failures) == len(store):
+        raise SourceError(f"none of the {counted(len(store), 'image')} could be read")
+    click.echo(f"next: {_next_command(store)}")
+
+
+def _next_command(store: Store) -> str:
+    """The command that most users want now: k-NN where it can run."""
+    folder = shlex.quote(str(store.path))
+    labels = store.samples.labels
+    tables = store.tables()
+    vectors = [table for table in tables if len(table.shape) == 2]
+    if labels is None or labels.ndim > 1 or not vectors or vectors[0].valid.sum() < 2:
+        return f"featkit ls {folder}"
+    if len(vectors) < len(tables):
+        folder = shlex.quote(f"{store.path}:{vectors[0].name}")
+    few = int(vectors[0].valid.sum()) <= 20
+    return f"featkit knn {folder} {folder}" + " --k 1" * few

@@ -34,7 +34,7 @@ def layers(backbone: str) -> None:
             {
                 "tap": output.path,
                 "kind": output.kind,
-                "output": "no tensor" if shape is None else " × ".join(map(str, shape)),
+                "output": "not one row an image" if shape is None else " × ".join(map(str, shape)),
                 "stride": stride,
                 "parameters": output.parameters,
             }

@@ -30,15 +30,30 @@ COMMANDS = {
 
 @cache
 def analyses() -> dict[str, EntryPoint]:
-    """Return every installed analysis by the name of its command."""
-    return {point.name: point for point in entry_points(group="featkit.analyses")}
+    """Return every installed analysis by the name of its command.
+
+    Raises:
+        UsageError: Two packages offer the same name, or one offers a name of ours.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group="featkit.analyses"):
+        if point.name in COMMANDS or point.name in found:
+            raise UsageError(
+                f"analysis {point.name!r} of {point.value} has the name of another command; "
+                f"uninstall one of their packages"
+            )
+        found[point.name] = point
+    return found
 
 
 def _summary(point: EntryPoint) -> str:
     """Read the first line of an analysis's docstring without importing it."""
-    spec = importlib.util.find_spec(point.module)
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except ImportError:
+        spec = None
     if spec is None or spec.origin is None:
-        return ""
+        return f"(cannot be imported: {point.value})"
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == point.attr:
@@ -106,11 +121,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         sys.exit(_explain(error))
     except (KeyboardInterrupt, click.Abort):
-        click.echo("featkit: stopped; the same command goes on from here", err=True)
+        goes_on = given[:1] == ["extract"] or given[:1] == ["demo"]
+        click.echo("featkit: stopped" + "; the same command goes on from here" * goes_on, err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if debug:
+            raise
+        click.echo(f"featkit: {error.filename or 'input/output'}: {error.strerror}", err=True)
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise

@@ -18,7 +18,7 @@ def table_text(rows: Sequence[Mapping[str, Any]], indent: str = "") -> str:
         long      1
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
+    cells = [columns, *([value_text(row.get(name)) for name in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     numeric = [
         all(isinstance(row.get(name), int | float | None) for row in rows) for name in columns
@@ -33,7 +33,13 @@ def table_text(rows: Sequence[Mapping[str, Any]], indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return one value for people.
+
+    Example:
+        >>> value_text(12345), value_text(0.5), value_text(None), value_text(True)
+        ('12,345', '0.500', '-', 'yes')
+    """
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -43,6 +49,16 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return str(value)
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things.
+
+    Example:
+        >>> counted(1, "image"), counted(1200, "image")
+        ('1 image', '1,200 images')
+    """
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def note(text: str) -> None:

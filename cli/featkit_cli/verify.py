@@ -18,11 +18,11 @@ def verify(store: str) -> None:
     damaged = 0
     for check in verify_store(store):
         damaged += bool(check.problems)
-        click.echo(f"{'DAMAGED' if check.problems else 'ok':<8} {check.name}")
+        click.echo(f"{'WRONG' if check.problems else 'ok':<8} {check.name}")
         for line in (*check.problems, *check.remarks):
             click.echo(f"           {line}")
     if damaged:
         raise DamagedError(
-            f"{store}: {damaged} file{'s' * (damaged != 1)} damaged; delete what is listed and run "
-            f"featkit extract again"
+            f"{store}: something is wrong with {damaged} file{'s' * (damaged != 1)}, as listed; "
+            f"what is damaged can be deleted and extracted again"
         )

@@ -7,7 +7,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.errors import UsageError
+from featkit.registry import Registry
 from featkit.store.arrays import write_arrays
 from featkit.store.reader import FeatureTable
-
-ENTRY_POINTS = "featkit.analyses"
-"""Entry-point group through which analyses, ours and others', become commands."""
 
 
 def option(default: Any, help: str, source: str = "") -> Any:  # noqa: A002 - as click calls it
@@ -39,12 +37,18 @@ class Input:
     """One argument of an analysis: a selector of tables.
 
     Attributes:
-        name: As shown in the usage line, such as ``TRAIN``.
+        name: As shown in the usage line, such as ``TRAIN``; in lower case it is the name under
+            which ``run`` finds its tables.
         help: One line for ``--help``.
+        several: Whether any number of selectors can be given; their tables come in that order.
+        optional: Whether it can be left out; it is then an option, such as ``--test``, and ``run``
+            finds no such name.
     """
 
     name: str
     help: str
+    several: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,9 +189,11 @@ def check_requirements(
     """Refuse tables that an analysis cannot use, before any work.
 
     Raises:
-        UsageError: A requirement does not hold.
+        UsageError: A requirement does not hold, or does not exist.
     """
-    for tables in inputs.values():
+    for name, tables in inputs.items():
+        if not tables:
+            raise UsageError(f"{name}: no table given")
         for table in tables:
             for requirement in sorted(requires):
                 holds, message = _REQUIREMENTS[requirement]
@@ -199,8 +205,11 @@ def _has_labels(table: FeatureTable) -> bool:
     return table.labels is not None and table.labels.ndim == 1
 
 
-_REQUIREMENTS: dict[str, tuple[Any, Any]] = {
-    "labels": (
+_Requirement = tuple[Callable[[FeatureTable], bool], Callable[[FeatureTable], str]]
+_REQUIREMENTS: Registry[_Requirement] = Registry("requirement of an analysis")
+_REQUIREMENTS.register(
+    "labels",
+    (
         _has_labels,
         lambda t: (
             "needs one label a sample, and its images have "
@@ -208,14 +217,17 @@ _REQUIREMENTS: dict[str, tuple[Any, Any]] = {
             + "extract from class subfolders, or a CSV with a label column"
         ),
     ),
-    "vectors": (
+)
+_REQUIREMENTS.register(
+    "vectors",
+    (
         lambda t: len(t.shape) == 2,
         lambda t: (
-            f"needs rows of d numbers, and these are {t.shape[1:]}: extract the tap with "
-            "pooling avg, max, cls or flatten"
+            f"needs rows of d numbers, and these are {t.shape[1:]}: select other tables, or "
+            "extract the tap with pooling avg, max, cls or flatten"
         ),
     ),
-}
+)
 
 
 def short_names(tables: Sequence[FeatureTable]) -> list[str]:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featkit.analyses.base import Figure, Input, Result, describe_run, option, short_names
+from featkit.analyses.base import (
+    Figure,
+    Input,
+    Result,
+    check_requirements,
+    describe_run,
+    option,
+    short_names,
+)
 from featkit.errors import UsageError
 from featkit.ops.combine import Combination, combine
-from featkit.ops.neighbors import nearest_neighbors
+from featkit.ops.neighbors import nearest_neighbors, resolve_device
 from featkit.ops.votes import dino_vote, majority_vote
 from featkit.store.reader import FeatureTable
 
 Integers = NDArray[np.int64]
+Vote = Literal["majority", "dino"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +33,24 @@ class KNNConfig:
     """Options of :class:`KNN`."""
 
     k: tuple[int, ...] = option((20,), "Numbers of neighbours, one search for all.")
-    vote: Literal["majority", "dino"] = option(
-        "majority", "One vote a neighbour, or exp(cosine / temperature)."
-    )
+    vote: Vote = option("majority", "One vote a neighbour, or exp(cosine / temperature).")
     temperature: float = option(0.07, "Of the dino vote.", "Caron et al. 2021, arXiv:2104.14294")
     combine: tuple[Combination, ...] = option(
         (), "Also judge all models together: average, concat, or both, each model L2-normalised."
     )
     device: str = option("auto", "auto, cpu or cuda.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        if not self.k or min(self.k) < 1:
+            raise UsageError(
+                f"k is {','.join(map(str, self.k)) or 'empty'}: give whole numbers, at least 1"
+            )
+        if self.vote not in get_args(Vote):
+            raise UsageError(f"vote {self.vote!r}: use {' or '.join(get_args(Vote))}")
+        for how in self.combine:
+            if how not in get_args(Combination):
+                raise UsageError(f"combine {how!r}: use {' or '.join(get_args(Combination))}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,7 @@ class _Split:
     query_labels: Integers
     classes: tuple[str, ...]
     leave_one_out: bool
+    in_both: int
 
 
 class KNN:
@@ -70,21 +90,27 @@ class KNN:
             inputs: ``train`` and ``test``, tables of the same names made by the same backbones.
 
         Returns:
-            Tables ``accuracy`` (features, vote, k, top1) and ``per_class`` (features, k, class, n,
-            accuracy); arrays ``confusion/FEATURES/kK`` (classes, classes), rows the true class;
-            scalars ``bank``, ``queries``, ``classes``, ``unreadable`` and ``leave_one_out``.
+            Tables ``accuracy`` (features, vote, k, top1) and ``per_class`` (features, vote, k,
+            class, n, accuracy); arrays ``confusion/FEATURES/kK`` (classes, classes), rows the
+            true class; scalars ``bank``, ``queries``, ``classes``, ``unreadable``, ``in_both``
+            (queries whose very image is in the bank too) and ``leave_one_out``.
 
         Raises:
             UsageError: The two sides do not belong together.
         """
+        check_requirements(self.requires, inputs)
         pairs = _pair(inputs["train"], inputs["test"])
-        split = _split(*pairs[0])
+        self._check_combinations(pairs)
+        split = _split(pairs)
         config, provenance = describe_run(self.config, inputs, ("faiss-cpu", "torch"))
+        provenance["metric"] = "cosine"
+        provenance["device"] = str(resolve_device(self.config.device))
         counted: dict[str, float | int | str] = {
             "bank": int(split.bank_rows.sum()),
             "queries": int(split.query_rows.sum()),
             "classes": len(split.classes),
             "unreadable": int((~split.query_rows).sum()),
+            "in_both": split.in_both,
             "leave_one_out": "yes" if split.leave_one_out else "no",
         }
         result = Result("knn", config, counted, {"accuracy": [], "per_class": []})
@@ -94,6 +120,13 @@ class KNN:
             self._judge(name, bank, queries, split, result)
         _add_figures(result)
         return result
+
+    def _check_combinations(self, pairs: Sequence[tuple[FeatureTable, FeatureTable]]) -> None:
+        if self.config.combine and len(pairs) < 2:
+            raise UsageError("combine needs the tables of two models or more")
+        widths = sorted({train.shape[1] for train, _ in pairs})
+        if "average" in self.config.combine and len(widths) > 1:
+            raise UsageError(f"average: the tables have different widths, {widths}; use concat")
 
     def _features(
         self, pairs: Sequence[tuple[FeatureTable, FeatureTable]], split: _Split
@@ -106,9 +139,7 @@ class KNN:
         names = short_names([train for train, _ in pairs])
         for name, (train, test) in zip(names, pairs, strict=True):
             yield name, rows(train, split.bank_rows), rows(test, split.query_rows)
-        if self.config.combine and len(pairs) < 2:
-            raise UsageError("combine needs the tables of two models or more")
-        for how in self.config.combine:
+        for how in dict.fromkeys(self.config.combine):
             bank = combine([rows(train, split.bank_rows) for train, _ in pairs], how)
             if split.leave_one_out:
                 yield how, bank, bank
@@ -136,7 +167,7 @@ class KNN:
             votes = majority_vote(similarities, voters, count, config.k)
         else:
             votes = dino_vote(similarities, voters, count, config.k, temperature=config.temperature)
-        for k in config.k:
+        for k in dict.fromkeys(config.k):
             confusion = np.zeros((count, count), np.int64)
             np.add.at(confusion, (split.query_labels, votes[k]), 1)
             right, asked = confusion.diagonal(), confusion.sum(1)
@@ -146,6 +177,7 @@ class KNN:
             result.tables["per_class"] += [
                 {
                     "features": name,
+                    "vote": config.vote,
                     "k": k,
                     "class": split.classes[c],
                     "n": int(asked[c]),
@@ -186,8 +218,17 @@ def _pair(
     return pairs
 
 
-def _split(train: FeatureTable, test: FeatureTable) -> _Split:
-    same = train.key == test.key
+def _split(pairs: Sequence[tuple[FeatureTable, FeatureTable]]) -> _Split:
+    """Choose rows and classes; an image that some table lacks takes no part in any."""
+    train, test = pairs[0]
+    bank_rows = np.logical_and.reduce([one.valid for one, _ in pairs])
+    query_rows = np.logical_and.reduce([other.valid for _, other in pairs])
+    for side, rows in (("TRAIN", bank_rows), ("TEST", query_rows)):
+        if not rows.any():
+            raise UsageError(f"{side}: none of its {len(rows)} images could be read")
+    same = train.provenance["samples"] == test.provenance["samples"]
+    if same:
+        bank_rows = query_rows = bank_rows & query_rows
     classes = train.classes or ()
     # the test set may name its classes in another order, or lack some
     position = {name: index for index, name in enumerate(classes)}
@@ -196,13 +237,20 @@ def _split(train: FeatureTable, test: FeatureTable) -> _Split:
     to_bank = np.array([position[name] for name in test.classes or ()], np.int64)
     assert train.labels is not None and test.labels is not None  # noqa: S101, PT018 - requires
     return _Split(
-        bank_rows=train.valid,
-        query_rows=test.valid,
-        bank_labels=train.labels[train.valid],
-        query_labels=to_bank[test.labels[test.valid]],
+        bank_rows=bank_rows,
+        query_rows=query_rows,
+        bank_labels=train.labels[bank_rows],
+        query_labels=to_bank[test.labels[query_rows]],
         classes=(*classes, *unknown),
         leave_one_out=same,
+        in_both=0 if same else _shared(train.digests[bank_rows], test.digests[query_rows]),
     )
+
+
+def _shared(bank: NDArray[np.uint8], queries: NDArray[np.uint8]) -> int:
+    """Count the queries whose content is in the bank."""
+    contents = {row.tobytes() for row in bank}
+    return sum(row.tobytes() in contents for row in queries)
 
 
 def _add_figures(result: Result) -> None:

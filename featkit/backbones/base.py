@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,9 +52,12 @@ class Backbone:
         """From a decoded image to the network's input."""
         return self.network.preprocessing
 
-    @cached_property
+    @property
     def weights(self) -> str:
-        """The sha256 over every tensor of the state dict, with names, shapes and types."""
+        """The sha256 over every tensor of the state dict, as it is now.
+
+        Cost: one pass over the weights.
+        """
         return hash_tensors(self.module.state_dict())
 
     def identity(self) -> dict[str, Any]:

@@ -24,13 +24,13 @@ from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source, open_source
 from featkit.errors import DecodeError, FeatkitError, UsageError
 from featkit.extraction.loading import Batch, default_workers, load_batches
-from featkit.extraction.planning import Job, Options, Plan, plan_extraction
+from featkit.extraction.planning import Job, Options, Plan, plan_extraction, refresh
 from featkit.extraction.precision import AGREEMENT, agreement, computing_in, native_precision
 from featkit.store.reader import Store, open_store
 from featkit.store.runs import log_run
 from featkit.store.samples import write_samples
 from featkit.store.schema import SAMPLES_FILE
-from featkit.store.writer import PartialTable, unfinished_tables, writing
+from featkit.store.writer import PartialTable, sweep, unfinished_tables, writing
 
 
 @dataclass
@@ -108,13 +108,20 @@ def extract(
     if on_error not in ("skip", "fail"):
         raise UsageError(f"on_error {on_error!r}: use skip or fail")
     options = Options(
-        precision, dtype, batch_size, workers, device, compile, on_error == "fail", overwrite
+        precision=precision,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        compiled=compile,
+        fail_fast=on_error == "fail",
+        overwrite=overwrite,
     )
     if isinstance(backbones, str | Backbone):
         backbones = [backbones]
     loaded = [load_backbone(b) if isinstance(b, str) else b for b in backbones]
     taps = [taps] if isinstance(taps, str) else taps
-    plan = plan_extraction(open_source(source), loaded, Path(store), taps, options)
+    plan = plan_extraction(open_source(source), loaded, Path(store), taps, options, progress)
     run_plan(plan, progress=progress)
     return open_store(store)
 
@@ -157,18 +164,28 @@ def run_plan(plan: Plan, progress: bool = False) -> Summary:
     device = choose_device(plan.options.device)
     plan.check_disk()
     summary = Summary(notes=plan.notes)
-    if plan.jobs or plan.options.overwrite or not (plan.store / SAMPLES_FILE).exists():
+    if plan.jobs or plan.relabels or not (plan.store / SAMPLES_FILE).exists():
         with writing(plan.store):
+            refresh(plan)
+            sweep(plan.store)
             _fill_tables(plan, device, summary, progress)
-    failures = open_store(plan.store)[plan.asked[0].name].failures
-    summary.failures = {plan.samples.paths[row]: why for row, why in failures.items()}
+    store = open_store(plan.store)
+    for spec in plan.asked:
+        for row, reason in store[spec.name].failures.items():
+            summary.failures[plan.samples.paths[row]] = reason
+    if plan.options.fail_fast:
+        for path, reason in summary.failures.items():
+            raise _unreadable(path, reason)
     return summary
+
+
+def _unreadable(path: str, reason: str) -> DecodeError:
+    return DecodeError(f"{path} could not be read ({reason}); --on-error skip goes on without it")
 
 
 def _fill_tables(plan: Plan, device: torch.device, summary: Summary, progress: bool) -> None:
     started = time.monotonic()
-    if not (plan.store / SAMPLES_FILE).exists() or plan.options.overwrite:
-        write_samples(plan.store, plan.samples)
+    write_samples(plan.store, plan.samples)
     log_run(plan.store, "started", [spec.name for spec in plan.asked], device=str(device))
     for job in plan.jobs:
         _prepare(job, plan, device, summary)
@@ -330,10 +347,7 @@ def _pass_over_images(
         for batch in loaded:
             if batch.failures and options.fail_fast:
                 row, reason = next(iter(batch.failures.items()))
-                raise DecodeError(
-                    f"{plan.samples.paths[row]} could not be read ({reason}); "
-                    f"--on-error skip goes on without it"
-                )
+                raise _unreadable(plan.samples.paths[row], reason)
             failures |= batch.failures
             part = batch.rows.start // cut.plan.part_rows
             readable = np.array([row not in batch.failures for row in batch.rows])

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from featkit.backbones.base import Backbone
 from featkit.backbones.probe import Probe, probe, resolve_taps, row_shape
 from featkit.backbones.taps import Tap, token_layout
 from featkit.data.sources import Source
-from featkit.errors import ConflictError, DiskFullError, UsageError
+from featkit.errors import ConflictError, DiskFullError, SourceError, UsageError
 from featkit.extraction.precision import PRECISIONS
 from featkit.registry import did_you_mean
 from featkit.store.files import free_bytes, size_text
@@ -29,6 +30,9 @@ PART_BYTES = 64e6
 
 PART_BATCHES = 8
 """Batches in a part at most."""
+
+HASHED_TOGETHER = 256
+"""Samples that one thread hashes before it reports."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Plan:
         samples: Their names, contents and labels.
         asked: Every table asked for, in order; finished ones included.
         finished: Names of those that are there already.
+        relabels: Whether the store has the same images with other labels.
         jobs: What is to be computed.
         bytes_done: Bytes of rows that unfinished tables have on disk already.
         notes: What the user should be told.
@@ -119,6 +124,7 @@ class Plan:
     options: Options
     asked: list[TableSpec] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    relabels: bool = False
     jobs: list[Job] = field(default_factory=list)
     bytes_done: int = 0
     notes: list[str] = field(default_factory=list)
@@ -139,7 +145,7 @@ class Plan:
         free = free_bytes(self.store)
         if needed > free:
             raise DiskFullError(
-                f"{size_text(needed)} needed for {len(sizes)} tables, {size_text(free)} free at "
+                f"{size_text(needed)} needed, {size_text(free)} free at "
                 f"{self.store}: choose another disk, --dtype float16, or a smaller pooling"
             )
 
@@ -150,6 +156,7 @@ def plan_extraction(
     store: Path,
     taps: Sequence[str],
     options: Options,
+    progress: bool = False,
 ) -> Plan:
     """Compare what is asked for with what the store has; nothing is written.
 
@@ -159,6 +166,7 @@ def plan_extraction(
         store: The store's folder, which need not exist.
         taps: ``PATH[:POOLING]`` for every backbone, or ``BACKBONE/PATH[:POOLING]`` for one.
         options: How to extract.
+        progress: Whether to draw a progress bar on stderr while images are hashed.
 
     Raises:
         ConflictError: The store is about other images, or a table of the same name was made from
@@ -167,14 +175,19 @@ def plan_extraction(
     names = [backbone.name for backbone in backbones]
     if not names:
         raise UsageError("no backbone given; name one or more, such as torchvision:resnet50")
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"two backbones are called {name!r}; name one: -b other={name}")
+    for backbone in backbones:
+        if names.count(backbone.name) > 1:
+            raise UsageError(
+                f"two backbones are called {backbone.name!r}; name one: -b other={backbone.spec}"
+            )
     asked_taps = _taps_by_backbone(taps, names)
-    plan = Plan(store, source, list_samples(source, store), options, notes=list(source.notes))
-    _check_samples(plan)
+    samples = list_samples(source, store, progress)
+    plan = Plan(store, source, samples, options, notes=list(source.notes))
+    check_samples(plan)
     begun = unfinished_tables(store)
     for backbone in backbones:
+        backbone.module.eval()
+        identity = backbone.identity()
         outputs = probe(backbone)
         layout = token_layout(backbone.module)
         pending: list[tuple[Tap, TableSpec]] = []
@@ -186,11 +199,17 @@ def plan_extraction(
                 tap=tap.path,
                 pooling=tap.pooling,
                 spec=backbone.spec,
-                provenance=_provenance(backbone, tap, plan),
+                provenance=_provenance(backbone, identity, tap, plan),
                 rows=len(plan.samples),
                 row_shape=row_shape(shape, tap, layout),
                 dtype=options.dtype,
             )
+            twin = next((s for s in plan.asked if s.key == spec.key), None)
+            if twin is not None:
+                raise UsageError(
+                    f"{twin.name} and {spec.name} are one table under two names (same weights, tap "
+                    f"and preprocessing); ask for one of them"
+                )
             plan.asked.append(spec)
             if _is_finished(spec, plan):
                 plan.finished.append(spec.name)
@@ -199,6 +218,21 @@ def plan_extraction(
         plan.jobs += _jobs(backbone, outputs, pending, begun, plan)
     _cut_parts(plan.jobs)
     return plan
+
+
+def refresh(plan: Plan) -> None:
+    """Compare once more, under the store's lock: another process may have written meanwhile.
+
+    Raises:
+        ConflictError: What it wrote is about other images, or has a name that is asked for here.
+    """
+    check_samples(plan)
+    for job in plan.jobs:
+        made = [_is_finished(spec, plan) for spec in job.specs]
+        plan.finished += [spec.name for spec, there in zip(job.specs, made, strict=True) if there]
+        job.taps = [tap for tap, there in zip(job.taps, made, strict=True) if not there]
+        job.specs = [spec for spec, there in zip(job.specs, made, strict=True) if not there]
+    plan.jobs = [job for job in plan.jobs if job.specs]
 
 
 def _taps_by_backbone(taps: Sequence[str], backbones: Sequence[str]) -> dict[str, list[str]]:
@@ -212,13 +246,22 @@ def _taps_by_backbone(taps: Sequence[str], backbones: Sequence[str]) -> dict[str
     return chosen
 
 
-def list_samples(source: Source, store: Path) -> Samples:
+def list_samples(source: Source, store: Path, progress: bool = False) -> Samples:
     """List a source's samples with the hash of their contents.
 
     Files whose size and time have not changed since the store was made are not read again.
 
+    Args:
+        source: The images.
+        store: The store's folder, which need not exist.
+        progress: Whether to draw a progress bar on stderr.
+
+    Raises:
+        SourceError: The source is empty, or its names and labels do not fit together.
+
     Cost: one read of every other file.
     """
+    _check_source(source)
     stamps = source.stamps()
     known: dict[tuple[str, int, int], bytes] = {}
     if stamps is not None and (store / SAMPLES_FILE).is_file():
@@ -240,11 +283,23 @@ def list_samples(source: Source, store: Path) -> Samples:
                 return found
         return source.digest(row)
 
-    with ThreadPoolExecutor() as pool:
-        digests = b"".join(pool.map(digest, range(len(source.ids)), chunksize=256))
+    count = len(source.ids)
+    digests = np.empty((count, 32), np.uint8)
+
+    def hash_rows(start: int) -> int:
+        rows = range(start, min(start + HASHED_TOGETHER, count))
+        digests[rows.start : rows.stop] = [np.frombuffer(digest(row), np.uint8) for row in rows]
+        return len(rows)
+
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=count, desc="hashing", unit="img", delay=1, disable=not progress) as bar,
+    ):
+        for done in pool.map(hash_rows, range(0, count, HASHED_TOGETHER)):
+            bar.update(done)
     return Samples(
         paths=source.ids,
-        digests=np.frombuffer(digests, np.uint8).reshape(-1, 32),
+        digests=digests,
         labels=source.labels,
         classes=source.classes,
         source=source.name,
@@ -252,7 +307,22 @@ def list_samples(source: Source, store: Path) -> Samples:
     )
 
 
-def _check_samples(plan: Plan) -> None:
+def _check_source(source: Source) -> None:
+    count, labels = len(source.ids), source.labels
+    if not count:
+        raise SourceError(f"{source.name}: holds no image")
+    if len(set(source.ids)) < count:
+        raise SourceError(f"{source.name}: two samples have the same name; names must be unique")
+    if labels is not None and len(labels) != count:
+        raise SourceError(f"{source.name}: {count} samples with {len(labels)} labels")
+
+
+def check_samples(plan: Plan) -> None:
+    """Compare the images and labels of a plan with those of its store.
+
+    Raises:
+        ConflictError: The store is about other images, or labels them otherwise.
+    """
     if not (plan.store / SAMPLES_FILE).is_file():
         return
     old, new = read_samples(plan.store), plan.samples
@@ -262,7 +332,8 @@ def _check_samples(plan: Plan) -> None:
             f"{plan.store} is about other images: {len(old)} from {old.source}, not these "
             f"{len(new)} from {new.source} ({changed}); choose another folder with -o"
         )
-    if not old.same_labels(new) and not plan.options.overwrite:
+    plan.relabels = not old.same_labels(new)
+    if plan.relabels and not plan.options.overwrite:
         raise ConflictError(
             f"{plan.store} has the same images with other labels; --overwrite replaces the labels "
             f"and keeps the features"
@@ -278,9 +349,11 @@ def _first_change(old: Samples, new: Samples) -> str:
     return "one is longer"
 
 
-def _provenance(backbone: Backbone, tap: Tap, plan: Plan) -> dict[str, Any]:
+def _provenance(
+    backbone: Backbone, identity: dict[str, Any], tap: Tap, plan: Plan
+) -> dict[str, Any]:
     return {
-        "backbone": backbone.identity(),
+        "backbone": identity,
         "tap": tap.path,
         "pooling": tap.pooling,
         "preprocessing": backbone.preprocessing.as_dict(),
@@ -300,13 +373,17 @@ def _matches(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def _is_finished(spec: TableSpec, plan: Plan) -> bool:
+    """Whether a table is there; new labels alone do not make one be computed again."""
     path = plan.store / table_file(spec.backbone, spec.tap, spec.pooling)
-    if plan.options.overwrite or not path.is_file():
+    overwrite = plan.options.overwrite
+    if not path.is_file() or (overwrite and not plan.relabels):
         return False
     found = FeatureTable(path, plan.samples).provenance
     wanted = _wanted(spec, plan.options)
     if _matches(found, wanted):
         return True
+    if overwrite:
+        return False
     differ = "; ".join(differences(found, {"precision": found["precision"], **wanted}))
     raise ConflictError(
         f"{plan.store} has a table {spec.name} made from something else ({differ}); give the "

@@ -48,12 +48,17 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
-    with torch.inference_mode(), exact:
-        if precision == "fp32":
-            yield
-        else:
-            with torch.autocast(device.type, _DTYPES[precision]):
+    products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.inference_mode(), exact:
+            if precision == "fp32":
                 yield
+            else:
+                with torch.autocast(device.type, _DTYPES[precision]):
+                    yield
+    finally:
+        torch.set_float32_matmul_precision(products)
 
 
 def agreement(rows: Sequence[Tensor], reference: Sequence[Tensor]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from featkit.errors import MissingExtraError, UsageError
 from featkit.store.files import explain_write_errors
 from featkit.store.reader import FeatureTable
 from featkit.store.samples import Samples
-from featkit.store.schema import put
+from featkit.store.schema import put, write_header
+
+EXPORT_FORMAT = "featkit-export"
 
 ROW_GROUP = 4096
 """Rows of a Parquet row group."""
@@ -27,9 +30,10 @@ def export_tables(samples: Samples, tables: Sequence[FeatureTable], path: Path) 
     Args:
         samples: Their names and labels.
         tables: Of one store.
-        path: Ends in ``.npz`` (arrays ``path``, ``label``, ``classes`` and one a table),
-            ``.parquet`` (one row a sample, one list column a table of vectors) or ``.h5`` (groups
-            ``samples`` and one a table).
+        path: Ends in ``.npz`` (arrays ``path``, ``label``, ``classes``, and ``TABLE`` and
+            ``TABLE.valid`` of each table), ``.parquet`` (one row a sample, one list column a table
+            of vectors, null where the image could not be read) or ``.h5`` (groups ``samples`` and
+            one a table).
 
     Raises:
         UsageError: The ending is another, or a table does not fit the format.
@@ -70,6 +74,8 @@ def _write_npz(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> 
                 np.lib.format.write_array_header_2_0(out, header)
                 for _, block in table.blocks():
                     out.write(block.tobytes())
+            with archive.open(f"{table.name}.valid.npy", "w") as out:
+                np.lib.format.write_array(out, table.valid, allow_pickle=False)
 
 
 def _write_parquet(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> None:
@@ -101,7 +107,9 @@ def _write_parquet(samples: Samples, tables: Sequence[FeatureTable], path: Path)
                 columns.append(pa.array(_label_names(samples, rows), fields[1].type))
             columns += [
                 pa.FixedSizeListArray.from_arrays(
-                    pa.array(table.numpy()[rows].ravel()), table.shape[1]
+                    pa.array(table.numpy()[rows].ravel()),
+                    table.shape[1],
+                    mask=pa.array(~table.valid[rows]),
                 )
                 for table in tables
             ]
@@ -118,6 +126,7 @@ def _label_names(samples: Samples, rows: slice) -> list[Any]:
 
 def _write_h5(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> None:
     with h5py.File(path, "w") as file:
+        write_header(file, EXPORT_FORMAT)
         for name, array in _described(samples).items():
             is_text = array.dtype.kind == "U"
             put(file, f"samples/{name}", array.tolist() if is_text else array, text=is_text)
@@ -126,6 +135,10 @@ def _write_h5(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> N
             for rows, block in table.blocks():
                 out[rows] = block
             file[f"{table.name}/valid"] = table.valid
+            group = file[table.name]
+            group.attrs.update(
+                {"key": table.key, "spec": table.spec, "provenance": json.dumps(table.provenance)}
+            )
 
 
 _WRITERS: dict[str, Callable[[Samples, Sequence[FeatureTable], Path], None]] = {

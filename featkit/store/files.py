@@ -21,6 +21,16 @@ from featkit.store.schema import LIBVER
 
 USERBLOCK = 512
 
+_NO_PLACE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOENT,
+}
+
 
 def free_bytes(folder: Path) -> int:
     """Return the free space, in bytes, of the disk that holds (or will hold) ``folder``."""
@@ -63,10 +73,10 @@ def explain_write_errors(what: str, folder: Path) -> Iterator[None]:
                 f"{folder}): rows written so far are safe; free some space and run the same "
                 f"command again, it goes on from there"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+        if error.errno in _NO_PLACE:
             raise StoreError(
-                f"cannot write {what} to {folder} ({error.strerror}): choose a folder that you "
-                f"may write to"
+                f"cannot write {what} to {folder} ({error.strerror}): choose a folder that is "
+                f"there and that you may write to"
             ) from error
         raise
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featkit.errors import StoreError
+from featkit.errors import StoreError, UsageError
 from featkit.store.runs import asked_order
 from featkit.store.samples import Samples, read_samples
 from featkit.store.schema import TABLE_FORMAT, check_header
@@ -41,7 +41,7 @@ class FeatureTable:
         spec: The backbone as the user wrote it.
         key: The sha256 over all that decides the numbers.
         provenance: What the key was made from.
-        shape: (n, d) or (n, c, h, w).
+        shape: (n, d), (n, t, d) or (n, c, h, w).
         dtype: ``float32`` or ``float16``.
         valid: (n,) bool, whether each image could be read; rows of the others are NaN.
     """
@@ -64,6 +64,8 @@ class FeatureTable:
                 self.spec = str(file.attrs["spec"])
                 self.key = str(file.attrs["key"])
                 self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
+        except PermissionError as error:
+            raise StoreError(f"{path}: you may not read it") from error
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise StoreError(
                 f"{path}: cannot be read ({error}); see featkit verify {path.parent.parent}"
@@ -94,6 +96,11 @@ class FeatureTable:
     def classes(self) -> tuple[str, ...] | None:
         """Names of the classes, or None."""
         return self._samples.classes
+
+    @property
+    def digests(self) -> NDArray[np.uint8]:
+        """(n, 32), the sha256 of each sample's content."""
+        return self._samples.digests
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -142,6 +149,8 @@ class FeatureTable:
         Yields:
             Row numbers (b,) int64, and those rows (b, …).
         """
+        if size < 1:
+            raise UsageError(f"a batch of {size} rows: at least 1")
         order = np.arange(len(self), dtype=np.int64)
         if shuffle:
             order = np.random.default_rng(seed).permutation(order)

@@ -100,6 +100,8 @@ def read_samples(store: Path) -> Samples:
                 source=str(file.attrs["source"]),
                 stamps=file["stamp"][...] if "stamp" in file else None,
             )
+    except PermissionError as error:
+        raise StoreError(f"{path}: you may not read it") from error
     except (OSError, KeyError, ValueError) as error:
         raise StoreError(
             f"{path}: cannot be read ({error}); delete it and extract again"

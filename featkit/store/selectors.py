@@ -56,6 +56,8 @@ def match_tables(
             name for name in names if pattern in (name.partition("/")[0], name.rpartition(".")[0])
         ]
     asked = store if pattern is None else f"{store}:{pattern}"
+    if not names:
+        raise SelectorError(f"{store}: no finished table; featkit ls {store} shows what is begun")
     if not found:
         known = [name.partition("/")[0] for name in names] + list(names)
         raise SelectorError(

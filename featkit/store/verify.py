@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featkit.errors import StoreError
+from featkit.errors import DamagedError, StoreError
 from featkit.store.files import check_seal
 from featkit.store.fingerprint import fingerprint
 from featkit.store.reader import FeatureTable, Store
@@ -62,10 +62,10 @@ def verify_store(path: str | Path) -> Iterator[Check]:
 def _seal_problems(file: Path, kind: str) -> tuple[str, ...]:
     try:
         check_seal(file, kind)
-    except StoreError:
+    except DamagedError:
         return ("its bytes are not the ones that were written; delete it and extract again",)
     except OSError as error:
-        return (f"cannot be read ({error.strerror})",)
+        return (f"cannot be read now ({error.strerror}); its bytes were not looked at",)
     return ()
 
 

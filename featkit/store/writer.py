@@ -40,6 +40,9 @@ from featkit.store.schema import (
     write_header,
 )
 
+DROPPED = ".dropped"
+"""Ending of a folder in ``.partial`` that is being deleted."""
+
 
 @contextmanager
 def writing(store: Path) -> Iterator[None]:
@@ -146,6 +149,11 @@ class PartialTable:
         """Create the folder and the plan; nothing happens if they are there."""
         plan_file = self.folder / "plan.json"
         if plan_file.exists():
+            if json.loads(plan_file.read_text())["plan"] != asdict(self.plan):
+                raise StoreError(
+                    f"{self.spec.name}: another process has begun it otherwise; run the same "
+                    f"command again, it goes on from there"
+                )
             return
         with explain_write_errors(self.spec.name, self.store):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +164,10 @@ class PartialTable:
                 "provenance": self.spec.provenance,
                 "plan": asdict(self.plan),
             }
-            temporary.write_text(json.dumps(described, indent=1))
+            with temporary.open("w") as file:
+                file.write(json.dumps(described, indent=1))
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(plan_file)
 
     def missing(self) -> list[int]:
@@ -217,7 +228,7 @@ class PartialTable:
             target.parent.mkdir(exist_ok=True)
             joined.replace(target)
             sync_folder(target.parent)
-        shutil.rmtree(self.folder)
+            drop(self.folder)
         return target
 
     def _file(self, part: int) -> Path:
@@ -283,6 +294,30 @@ class PartialTable:
             os.fsync(out.fileno())
 
 
+def drop(folder: Path) -> None:
+    """Delete the folder of an unfinished table; a crash meanwhile leaves nothing that counts."""
+    if folder.suffix != DROPPED:
+        folder = folder.replace(folder.with_suffix(DROPPED))
+    shutil.rmtree(folder)
+
+
+def sweep(store: Path) -> None:
+    """Delete what crashes have left: parts of tables that are there, and parts without a plan."""
+    known = {unfinished.folder: unfinished for unfinished in unfinished_tables(store)}
+    for folder in (store / PARTIAL_FOLDER).glob("*"):
+        begun = known.get(folder)
+        if begun is None or _key_of(store / f"{begun.name}.h5") == folder.name:
+            drop(folder)
+
+
+def _key_of(path: Path) -> str | None:
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return str(file.attrs["key"])
+    except (OSError, KeyError):
+        return None
+
+
 def _write_failures(file: h5py.File, failures: Mapping[int, str]) -> None:
     rows = sorted(failures)
     put(file, "failed_row", np.array(rows, np.int64))
@@ -311,6 +346,8 @@ def unfinished_tables(store: Path) -> list[Unfinished]:
     """List the unfinished tables of a store; folders without a readable plan are left out."""
     found = []
     for plan_file in sorted((store / PARTIAL_FOLDER).glob("*/plan.json")):
+        if plan_file.parent.suffix == DROPPED:
+            continue
         try:
             described = json.loads(plan_file.read_text())
             plan = PartPlan(**described["plan"])

@@ -14,6 +14,7 @@ from sklearn.preprocessing import normalize
 from featkit.analyses.base import Result, check_requirements
 from featkit.analyses.neighbors import KNN, KNNConfig
 from featkit.errors import UsageError
+from featkit.ops.knn_classifier import KNNClassifier
 from featkit.store.reader import FeatureTable, open_store
 from tests.store.conftest import make_samples, make_table
 
@@ -59,6 +60,7 @@ def test_majority_vote_is_scikit_learns(tmp_path: Path) -> None:
         "queries": 797,
         "classes": 10,
         "unreadable": 0,
+        "in_both": 0,
         "leave_one_out": "no",
     }
 
@@ -156,3 +158,66 @@ def test_requirements_are_checked_before_any_work(tmp_path: Path) -> None:
     maps = open_store(tmp_path / "s").tables()
     with pytest.raises(UsageError, match=r"rows of d numbers.*\(2, 3, 3\)"):
         check_requirements(KNN.requires, {"train": maps, "test": maps})
+
+
+def test_store_path_equals_array_path(tmp_path: Path) -> None:
+    train = table(tmp_path / "train", X[TRAIN], Y[TRAIN])
+    test = table(tmp_path / "test", X[TEST], Y[TEST])
+    for vote in ("majority", "dino"):
+        classifier = KNNClassifier(k=5, vote=vote).fit(X[TRAIN], Y[TRAIN])
+        found = run([train], [test], k=(5,), vote=vote).tables["accuracy"][0]["top1"]
+        assert found == classifier.score(X[TEST], Y[TEST])
+
+
+def test_the_same_images_in_two_tables_leave_one_out(tmp_path: Path) -> None:
+    """Rounded to float16 a table has another key, and every query would find itself."""
+    manifest = make_samples(tmp_path / "s", Y[:300], NAMES)
+    make_table(tmp_path / "s", manifest, "full/fc.none", X[:300])
+    make_table(tmp_path / "s", manifest, "half/fc.none", X[:300].astype(np.float16))
+    full, half = open_store(tmp_path / "s").tables()
+    mixed = run([full], [half], k=(1,))
+    assert mixed.scalars["leave_one_out"] == "yes"
+    alone = run([full], [full], k=(1,)).tables["accuracy"][0]["top1"]
+    assert mixed.tables["accuracy"][0]["top1"] == pytest.approx(alone, abs=0.02)
+    assert alone < 1
+
+
+def test_images_on_both_sides_are_counted(tmp_path: Path) -> None:
+    train = table(tmp_path / "train", X[:100], Y[:100])
+    test = table(tmp_path / "test", X[100:150], Y[100:150])
+    train.digests[[3, 4, 5]] = test.digests[[0, 1, 2]]
+    assert run([train], [test]).scalars["in_both"] == 3
+
+
+def test_an_image_that_one_table_lacks_takes_no_part(tmp_path: Path) -> None:
+    manifest = make_samples(tmp_path / "s", Y[:100], NAMES)
+    holes = X[:100].copy()
+    holes[7] = np.nan
+    make_table(tmp_path / "s", manifest, "a/fc.none", X[:100])
+    make_table(tmp_path / "s", manifest, "b/fc.none", holes)
+    tables = open_store(tmp_path / "s").tables()
+    result = run(tables, tables, k=(1,), combine=("concat",))
+    assert result.scalars["queries"] == 99
+    assert len(result.tables["accuracy"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"k": ()}, "k is empty"),
+        ({"k": (5, 0)}, "k is 5,0"),
+        ({"vote": "loud"}, "use majority or dino"),
+        ({"combine": ("sum",)}, "use average or concat"),
+    ],
+)
+def test_options_that_mean_nothing(config: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        KNNConfig(**config)  # type: ignore[arg-type]
+
+
+def test_a_requirement_that_does_not_exist(tmp_path: Path) -> None:
+    one = table(tmp_path / "one", X[:50], Y[:50])
+    with pytest.raises(UsageError, match="unknown requirement .*'label': did you mean labels"):
+        check_requirements(frozenset({"label"}), {"train": [one]})
+    with pytest.raises(UsageError, match="train: no table given"):
+        run([], [one])

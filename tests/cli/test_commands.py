@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -127,8 +128,8 @@ def test_damage_is_reported_with_status_1(store: Path, run: Run) -> None:
     path.write_bytes(bytes(damaged))
     status, out, err = run("verify", store)
     assert status == 1
-    assert "DAMAGED  cifar_resnet20/avgpool.avg.h5" in out
-    assert "1 file damaged; delete what is listed" in err
+    assert "WRONG    cifar_resnet20/avgpool.avg.h5" in out
+    assert "something is wrong with 1 file, as listed" in err
 
 
 MISTAKES: list[tuple[list[str], int, str]] = [
@@ -162,7 +163,11 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["knn", "{store}", "{store}", "--combine", "sum"], 2, "'sum' is not one of"),
     (["knn", "{store}", "{store}", "-o", "{tmp}/file"], 2, "cannot write the result"),
     (["export", "{store}", "-o", "{tmp}/x.txt"], 2, "use .npz, .parquet, .h5"),
-    (["export", "{store}", "-o", "{tmp}/no/x.npz"], 1, "No such file"),
+    (["export", "{store}", "-o", "{tmp}/no/x.npz"], 1, "(No such file or directory): choose"),
+    (["export", "{store}", "-o", "{tmp}/dir.npz"], 1, "(Is a directory): choose"),
+    (["knn", "{store}", "{store}", "--k", ","], 2, "k is empty"),
+    (["knn", "{store}", "{store}", "--combine", "average"], 2, "different widths, [32, 64]"),
+    (["extract", "digits", "-b", "a={net}", "-b", "b={net}", "-o", "{tmp}/s"], 2, "two names"),
 ]
 
 
@@ -176,6 +181,7 @@ def test_mistakes_get_one_line(
     run: Run,
 ) -> None:
     (tmp_path / "file").write_text("x")
+    (tmp_path / "dir.npz").mkdir()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     names = {"store": store, "tmp": tmp_path, "net": NET}
     given = [argument.format(**names) for argument in arguments]
@@ -183,6 +189,7 @@ def test_mistakes_get_one_line(
     assert ended == status, err
     assert err.startswith("featkit: ")
     assert err.count("\n") == 1
+    assert "unexpected" not in err
     assert message.format(**names) in err
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert after == before
@@ -277,7 +284,10 @@ class WidthConfig:
 class Width:
     """How wide tables are."""
 
-    inputs = (Input("STORE", "any tables"),)
+    inputs = (
+        Input("STORE", "any tables", several=True),
+        Input("OTHER", "more tables", optional=True),
+    )
     requires = frozenset()
     Config = WidthConfig
 
@@ -285,7 +295,8 @@ class Width:
         self.config = config or WidthConfig()
 
     def run(self, inputs):
-        rows = [{"table": t.name, "width": t.shape[1] * self.config.scale} for t in inputs["store"]]
+        tables = [*inputs["store"], *inputs.get("other", ())]
+        rows = [{"table": t.name, "width": t.shape[1] * self.config.scale} for t in tables]
         return Result("width", {"loud": self.config.loud}, {}, {"widths": rows})
 '''
 
@@ -310,6 +321,36 @@ def test_an_analysis_of_somebody_else_becomes_a_command(store: Path, tmp_path: P
     content = json.loads(call("width", store, "--scale", "3", "--loud", "--json"))
     assert [row["width"] for row in content["tables"]["widths"]] == [96, 192]
     assert content["config"] == {"loud": True}
+    one, other = f"{store}:cifar_resnet20/avgpool", f"{store}:cifar_resnet20/layer2"
+    content = json.loads(call("width", one, other, one, "--other", other, "--json"))
+    assert [row["width"] for row in content["tables"]["widths"]] == [128, 64, 128, 64]
+
+
+@pytest.mark.parametrize(
+    ("point", "status", "message"),
+    [
+        (
+            "gone = gone_package.thing:Gone",
+            0,
+            "gone  (cannot be imported: gone_package.thing:Gone)",
+        ),
+        ("extract = width_plugin:Width", 2, "'extract' of width_plugin:Width has the name"),
+    ],
+)
+def test_a_bad_plugin_is_named(tmp_path: Path, point: str, status: int, message: str) -> None:
+    info = tmp_path / "bad-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[featkit.analyses]\n{point}\n")
+    helped = subprocess.run(
+        [sys.executable, "-m", "featkit_cli", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert helped.returncode == status
+    assert message in (helped.stdout if status == 0 else helped.stderr)
+    assert "unexpected" not in helped.stderr
 
 
 def test_the_result_holds_the_confusion(store: Path, run: Run, tmp_path: Path) -> None:
@@ -324,3 +365,31 @@ def test_the_result_holds_the_confusion(store: Path, run: Run, tmp_path: Path) -
         confusion = file["confusion/cifar_resnet20/avgpool/k20"][...]
     assert np.asarray(confusion).sum() == 40
     assert np.asarray(confusion).sum(1).tolist() == [20, 20]
+
+
+def test_ls_lists_the_rest_beside_a_stray_file(store: Path, run: Run) -> None:
+    (store / "cifar_resnet20" / "stray.avg.h5").write_bytes(b"no hdf5")
+    status, out, err = run("ls", store)
+    assert status == 0
+    assert "cifar_resnet20/layer2.avg" in out
+    assert "stray.avg.h5: cannot be read" in err
+
+
+def test_nothing_readable_is_a_failure(photos: Path, run: Run, tmp_path: Path) -> None:
+    for path in photos.glob("*/*.png"):
+        path.write_bytes(b"")
+    status, _, err = run("extract", photos, "-b", NET, "-o", tmp_path / "s", "--quiet")
+    assert status == 2
+    assert "none of the 40 images could be read" in err
+    status, _, err = run("knn", tmp_path / "s", tmp_path / "s", "--k", 1)
+    assert status == 2
+    assert "TRAIN: none of its 40 images could be read" in err
+
+
+def test_the_next_command_runs(photos: Path, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a store"
+    arguments = ["extract", photos, "-b", NET, "-o", path, "--quiet", "--tap", "layer1:none"]
+    _, out, _ = run(*arguments, "--tap", "avgpool")
+    following = shlex.split(out.strip().splitlines()[-1].removeprefix("next: featkit "))
+    assert following[1] == f"{path}:cifar_resnet20/avgpool.avg"
+    assert run(*following)[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,10 +16,18 @@ from torchvision.transforms import v2
 import featkit
 from featkit.backbones.resolve import load_backbone
 from featkit.data.sources import open_source
-from featkit.errors import ConflictError, DecodeError, DiskFullError, FeatkitError, UsageError
+from featkit.errors import (
+    ConflictError,
+    DecodeError,
+    DiskFullError,
+    FeatkitError,
+    SourceError,
+    UsageError,
+)
 from featkit.extraction import pipeline, planning
 from featkit.extraction.planning import Options, plan_extraction
 from featkit.extraction.precision import agreement
+from featkit.store import writer
 from featkit.store.reader import Store
 from featkit.store.runs import read_runs
 from tests.conftest import NET
@@ -27,6 +36,10 @@ from tests.conftest import NET
 def extract(photos: Path, store: Path, *backbones: str, **options: object) -> Store:
     options = {"precision": "fp32", "workers": 0, "batch_size": 8, **options}
     return featkit.extract(photos, list(backbones) or [NET], store, **options)  # type: ignore[arg-type]
+
+
+def forbidden(*_: object, **__: object) -> None:
+    raise AssertionError("decoded again")
 
 
 def by_plain_loop(photos: Path, spec: str, module: str) -> np.ndarray:
@@ -90,9 +103,6 @@ def test_nothing_is_computed_twice(
 ) -> None:
     first = extract(photos, tmp_path / "s")
     before = first.tables()[0].path.read_bytes()
-
-    def forbidden(*_: object, **__: object) -> None:
-        raise AssertionError("decoded again")
 
     monkeypatch.setattr(pipeline, "load_batches", forbidden)
     again = extract(photos, tmp_path / "s", precision="auto")
@@ -166,6 +176,157 @@ def test_other_weights_or_preprocessing_under_the_same_name_are_refused(
     np.testing.assert_array_equal(replaced["cifar_resnet20"].numpy(), replaced["seed1"].numpy())
 
 
+RECIPE = load_backbone(NET).preprocessing
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": (30, 32)},
+        {"resize": 36},
+        {"interpolation": "bilinear"},
+        {"mean": (0.5, 0.456, 0.406)},
+        {"std": (0.229, 0.224, 0.2251)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_part_of_the_preprocessing_counts(
+    photos: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    backbone = load_backbone(NET)
+    common = {"precision": "fp32", "workers": 0}
+    featkit.extract(photos, backbone, tmp_path / "s", **common)  # type: ignore[arg-type]
+    recipe = dataclasses.replace(RECIPE, **change)  # type: ignore[arg-type]
+    network = dataclasses.replace(backbone.network, preprocessing=recipe)
+    other = dataclasses.replace(backbone, network=network)
+    with pytest.raises(ConflictError, match=f"preprocessing.{next(iter(change))}"):
+        featkit.extract(photos, other, tmp_path / "s", **common)  # type: ignore[arg-type]
+
+
+def test_weights_that_change_in_memory_are_noticed(photos: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(NET)
+    extract(photos, tmp_path / "s", backbone)  # type: ignore[arg-type]
+    with torch.no_grad():
+        backbone.module.get_submodule("conv1").weight.mul_(-1)
+    with pytest.raises(ConflictError, match=r"backbone\.weights"):
+        extract(photos, tmp_path / "s", backbone)  # type: ignore[arg-type]
+
+
+def test_a_network_in_training_mode_is_evaluated(photos: Path, tmp_path: Path) -> None:
+    wanted = extract(photos, tmp_path / "a")["cifar_resnet20"].numpy()
+    backbone = load_backbone(NET)
+    backbone.module.train()
+    before = backbone.weights
+    store = extract(photos, tmp_path / "b", backbone)  # type: ignore[arg-type]
+    assert backbone.weights == before
+    np.testing.assert_array_equal(store["cifar_resnet20"].numpy(), wanted)
+
+
+def test_fp32_is_fp32_whatever_was_set(photos: Path, tmp_path: Path) -> None:
+    spec = "timm:vit_tiny_patch16_224?weights=none"
+    few = photos / "cat"
+    wanted = extract(few, tmp_path / "a", spec)["vit_tiny_patch16_224"].numpy()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = extract(few, tmp_path / "b", spec)["vit_tiny_patch16_224"].numpy()
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_one_disagreeing_tap_is_enough(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "native_precision", lambda _: "bf16")
+    monkeypatch.setattr(pipeline, "agreement", lambda *_: [1.0, 0.99])
+    store = extract(photos, tmp_path / "s", precision="auto", taps=["layer1", "avgpool"])
+    assert {table.provenance["precision"] for table in store.tables()} == {"fp32"}
+
+
+def test_two_names_for_one_table_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one table under two names"):
+        extract(photos, tmp_path / "s", f"a={NET}", f"b={NET}")
+
+
+def test_what_another_process_wrote_meanwhile_is_seen(photos: Path, tmp_path: Path) -> None:
+    def plan(folder: Path, spec: str) -> planning.Plan:
+        backbones = [load_backbone(spec)]
+        options = Options(precision="fp32", workers=0)
+        return plan_extraction(open_source(folder), backbones, tmp_path / "s", [], options)
+
+    first, same = plan(photos / "cat", NET), plan(photos / "cat", NET)
+    other_images = plan(photos / "dog", f"other={NET}")
+    other_weights = plan(photos / "cat", f"{NET}&seed=1")
+    pipeline.run_plan(first)
+    before = featkit.open_store(tmp_path / "s").tables()[0].path.read_bytes()
+    with pytest.raises(ConflictError, match="other images"):
+        pipeline.run_plan(other_images)
+    with pytest.raises(ConflictError, match=r"backbone\.weights"):
+        pipeline.run_plan(other_weights)
+    assert pipeline.run_plan(same).images == 0
+    tables = featkit.open_store(tmp_path / "s").tables()
+    assert [table.path.read_bytes() for table in tables] == [before]
+
+
+def test_leftovers_of_a_crash_are_swept(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after a table has appeared and before its parts are gone."""
+    monkeypatch.setattr(writer, "drop", lambda _: None)
+    store = extract(photos, tmp_path / "s")
+    assert len(list((tmp_path / "s" / ".partial").iterdir())) == 1
+    monkeypatch.undo()
+    without_plan = tmp_path / "s" / ".partial" / ("0" * 64)
+    half_dropped = tmp_path / "s" / ".partial" / ("1" * 64 + ".dropped")
+    for folder in (without_plan, half_dropped):
+        folder.mkdir()
+        (folder / "part-000000.h5").write_bytes(b"x")
+    extract(photos, tmp_path / "s", taps="layer1")
+    assert list((tmp_path / "s" / ".partial").iterdir()) == []
+    assert len(store.tables()) == 2
+
+
+def test_a_failing_image_of_a_finished_table_fails_too(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat" / "00.png").write_bytes(b"")
+    extract(photos, tmp_path / "s")
+    with pytest.raises(DecodeError, match=r"cat/00\.png"):
+        extract(photos, tmp_path / "s", on_error="fail")
+
+
+class OwnSource:
+    """A source of somebody else, with what is given wrong about it."""
+
+    name = "own"
+    notes = ()
+    classes = ("a",)
+
+    def __init__(self, ids: list[str], labels: list[int]) -> None:
+        self.ids = ids
+        self.labels = np.array(labels)
+
+    def read(self, row: int) -> Image.Image:
+        return Image.new("RGB", (32, 32), (row, 0, 0))
+
+    def digest(self, row: int) -> bytes:
+        return bytes([row] * 32)
+
+    def stamps(self) -> None:
+        return None
+
+
+def test_sources_of_somebody_else(tmp_path: Path) -> None:
+    store = extract(OwnSource(["x", "y"], [0, 0]), tmp_path / "s")  # type: ignore[arg-type]
+    assert store["cifar_resnet20"].shape == (2, 64)
+    for ids, labels, message in (
+        ([], [], "holds no image"),
+        (["x", "x"], [0, 0], "the same name"),
+        (["x", "y"], [0], "2 samples with 1 labels"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            extract(OwnSource(ids, labels), tmp_path / "t")  # type: ignore[arg-type]
+
+
 def test_one_changed_pixel_makes_another_set_of_images(photos: Path, tmp_path: Path) -> None:
     path = photos / "cat" / "00.bmp"
     Image.new("RGB", (32, 32)).save(path)
@@ -180,7 +341,9 @@ def test_one_changed_pixel_makes_another_set_of_images(photos: Path, tmp_path: P
         extract(photos, tmp_path / "s")
 
 
-def test_other_labels_of_the_same_images(photos: Path, tmp_path: Path) -> None:
+def test_other_labels_of_the_same_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = [f"{c}/{i:02d}.png" for c in ("cat", "dog") for i in range(20)]
     table = photos / "labels.csv"
     table.write_text("path,label\n" + "".join(f"{n},{n[:3]}\n" for n in names))
@@ -190,6 +353,7 @@ def test_other_labels_of_the_same_images(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="other labels"):
         extract(table, tmp_path / "s")
     shutil.copytree(tmp_path / "s", tmp_path / "t")
+    monkeypatch.setattr(pipeline, "load_batches", forbidden)
     store = extract(table, tmp_path / "t", overwrite=True)
     assert store.samples.labels is not None
     assert store.samples.labels.tolist() == [0, 1, 2, 3] * 10
@@ -208,7 +372,7 @@ def test_a_plan_that_does_not_fit_is_refused(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "free_bytes", lambda _: 1_000)
-    with pytest.raises(DiskFullError, match=r"20\.5 kB needed for 1 tables, 1\.0 kB free"):
+    with pytest.raises(DiskFullError, match=r"20\.5 kB needed, 1\.0 kB free"):
         extract(photos, tmp_path / "s")
     assert not (tmp_path / "s").exists()
 

@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import featkit
-from featkit.store.reader import open_store
 from featkit.store.verify import verify_store
 from tests.conftest import NET, run_featkit
 
@@ -275,11 +273,3 @@ def test_two_writers_at_once(images: Path, undisturbed: Path, tmp_path: Path) ->
     if codes == [0, 1]:
         assert any("another process is writing to this store" in text for text in messages)
     assert_same_tables(store, undisturbed)
-
-
-def test_store_path_equals_array_path(undisturbed: Path) -> None:
-    """The table of maps, averaged by hand, is the tap that averages."""
-    table = open_store(undisturbed)["cifar_resnet20/layer1"]
-    assert table.shape == (600, 16, 32, 32)
-    assert np.flatnonzero(~table.valid).tolist() == [17, 300, 599]
-    assert featkit.open_store(undisturbed)["cifar_resnet20/avgpool"].shape == (600, 64)

@@ -25,7 +25,7 @@ def make_samples(store: Path, labels: Any, classes: list[str]) -> str:
     """Write samples.h5 and return its manifest hash."""
     store.mkdir(parents=True, exist_ok=True)
     paths = [f"{i:04d}.png" for i in range(len(labels))]
-    contents = [hashlib.sha256(path.encode()).digest() for path in paths]
+    contents = [hashlib.sha256(f"{store}/{path}".encode()).digest() for path in paths]
     manifest = hashlib.sha256(
         b"".join(p.encode() + b"\0" + c for p, c in zip(paths, contents, strict=True))
     ).hexdigest()

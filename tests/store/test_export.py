@@ -30,6 +30,7 @@ def test_npz(opened: Store, tmp_path: Path) -> None:
         for table in opened.tables():
             assert arrays[table.name].dtype == table.dtype
             np.testing.assert_array_equal(arrays[table.name], table.numpy())
+            np.testing.assert_array_equal(arrays[f"{table.name}.valid"], table.valid)
 
 
 def test_parquet(opened: Store, tmp_path: Path) -> None:
@@ -37,7 +38,9 @@ def test_parquet(opened: Store, tmp_path: Path) -> None:
     frame = pq.read_table(tmp_path / "x.parquet")
     assert frame["path"].to_pylist() == list(opened.samples.paths)
     assert frame["label"].to_pylist() == ["ant", "bee", "cow"] * 4
-    column = np.array(frame["net_b/fc.none"].to_pylist(), np.float32)
+    rows = frame["net_b/fc.none"].to_pylist()
+    assert [i for i, row in enumerate(rows) if row is None] == [7]
+    column = np.array([[np.nan] * 5 if row is None else row for row in rows], np.float32)
     np.testing.assert_array_equal(column, opened["net_b/fc"].numpy())
 
 
@@ -48,6 +51,8 @@ def test_h5(opened: Store, tmp_path: Path) -> None:
         for table in opened.tables():
             np.testing.assert_array_equal(file[f"{table.name}/features"][...], table.numpy())
             np.testing.assert_array_equal(file[f"{table.name}/valid"][...], table.valid)
+            assert file[table.name].attrs["key"] == table.key
+        assert file.attrs["format"] == "featkit-export"
 
 
 def test_what_cannot_be_exported_is_said_and_leaves_nothing(
