@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -42,23 +42,44 @@ def _cpu_has_bf16() -> bool:
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     """Run networks in one format; ``fp32`` means fp32, without TF32 on GPUs.
 
-    Weights stay in fp32 and are cast where a layer gains from it, so that normalisation layers and
-    poolings keep their digits.
+    Weights stay in fp32 and are cast where a layer gains from it, so that the statistics of
+    normalisation layers keep their digits.
     """
-    exact = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    products = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.inference_mode(), exact:
-            if precision == "fp32":
+    with torch.inference_mode(), _exact_products():
+        if precision == "fp32":
+            yield
+        else:
+            with torch.autocast(device.type, _DTYPES[precision]):
                 yield
-            else:
-                with torch.autocast(device.type, _DTYPES[precision]):
-                    yield
-    finally:
-        torch.set_float32_matmul_precision(products)
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Hold what the process has said about products and convolutions, and put it back.
+
+    Since torch 2.9 each library has a setting of its own, which can be read however it was set; the
+    older, common ones refuse to be read once one of the new has been used.
+    """
+    backends: Any = torch.backends
+    with backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        if not hasattr(backends.cuda.matmul, "fp32_precision"):
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before)
+            return
+        mkldnn, cudnn = backends.mkldnn, backends.cudnn
+        settings = (backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv)
+        held = [setting.fp32_precision for setting in settings]
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for setting, value in zip(settings, held, strict=True):
+                setting.fp32_precision = value
 
 
 def agreement(rows: Sequence[Tensor], reference: Sequence[Tensor]) -> list[float]:
