@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from featkit.backbones.base import Backbone
 from featkit.backbones.probe import Probe, probe, resolve_taps, row_shape
 from featkit.backbones.taps import Tap, token_layout
 from featkit.data.sources import Source
-from featkit.errors import ConflictError, DiskFullError, SourceError, UsageError
+from featkit.errors import ConflictError, DiskFullError, UsageError
+from featkit.extraction.listing import list_samples
 from featkit.extraction.precision import PRECISIONS
 from featkit.registry import did_you_mean
 from featkit.store.files import free_bytes, size_text
@@ -30,9 +29,6 @@ PART_BYTES = 64e6
 
 PART_BATCHES = 8
 """Batches in a part at most."""
-
-HASHED_TOGETHER = 256
-"""Samples that one thread hashes before it reports."""
 
 
 @dataclass(frozen=True)
@@ -244,77 +240,6 @@ def _taps_by_backbone(taps: Sequence[str], backbones: Sequence[str]) -> dict[str
         for backbone in [name] if slash else backbones:
             chosen[backbone].append(tap)
     return chosen
-
-
-def list_samples(source: Source, store: Path, progress: bool = False) -> Samples:
-    """List a source's samples with the hash of their contents.
-
-    Files whose size and time have not changed since the store was made are not read again.
-
-    Args:
-        source: The images.
-        store: The store's folder, which need not exist.
-        progress: Whether to draw a progress bar on stderr.
-
-    Raises:
-        SourceError: The source is empty, or its names and labels do not fit together.
-
-    Cost: one read of every other file.
-    """
-    _check_source(source)
-    stamps = source.stamps()
-    known: dict[tuple[str, int, int], bytes] = {}
-    if stamps is not None and (store / SAMPLES_FILE).is_file():
-        old = read_samples(store)
-        if old.stamps is not None:
-            sizes_times = old.stamps.tolist()
-            known = {
-                (path, size, time): digest.tobytes()
-                for path, (size, time), digest in zip(
-                    old.paths, sizes_times, old.digests, strict=True
-                )
-            }
-
-    def digest(row: int) -> bytes:
-        if stamps is not None:
-            size, time = stamps[row].tolist()
-            found = known.get((source.ids[row], size, time))
-            if found is not None:
-                return found
-        return source.digest(row)
-
-    count = len(source.ids)
-    digests = np.empty((count, 32), np.uint8)
-
-    def hash_rows(start: int) -> int:
-        rows = range(start, min(start + HASHED_TOGETHER, count))
-        digests[rows.start : rows.stop] = [np.frombuffer(digest(row), np.uint8) for row in rows]
-        return len(rows)
-
-    with (
-        ThreadPoolExecutor() as pool,
-        tqdm(total=count, desc="hashing", unit="img", delay=1, disable=not progress) as bar,
-    ):
-        for done in pool.map(hash_rows, range(0, count, HASHED_TOGETHER)):
-            bar.update(done)
-    return Samples(
-        paths=source.ids,
-        digests=digests,
-        labels=source.labels,
-        classes=source.classes,
-        source=source.name,
-        stamps=stamps,
-    )
-
-
-def _check_source(source: Source) -> None:
-    count, labels = len(source.ids), source.labels
-    if not count:
-        raise SourceError(f"{source.name}: holds no image")
-    if len(set(source.ids)) < count:
-        raise SourceError(f"{source.name}: two samples have the same name; names must be unique")
-    if labels is not None and len(labels) != count:
-        raise SourceError(f"{source.name}: {count} samples with {len(labels)} labels")
 
 
 def check_samples(plan: Plan) -> None:

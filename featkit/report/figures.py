@@ -83,7 +83,9 @@ def _draw_bars(axes: Axes, figure: Figure, result: Result) -> None:
     for index, (group, members) in enumerate(groups.items()):
         places = [names.index(str(row[figure.x])) + index * height for row in members]
         values = [row[figure.y] for row in members]
-        bars = axes.barh(places, values, height * 0.92, color=COLOURS[index], label=group)
+        bars = axes.barh(
+            places, values, height * 0.92, color=COLOURS[index % len(COLOURS)], label=group
+        )
         axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
     middle = height * (len(groups) - 1) / 2
     axes.set_yticks([place + middle for place in range(len(names))], names)

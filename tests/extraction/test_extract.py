@@ -26,7 +26,7 @@ from featkit.errors import (
     SourceError,
     UsageError,
 )
-from featkit.extraction import pipeline, planning
+from featkit.extraction import listing, pipeline, planning
 from featkit.extraction.planning import Options, plan_extraction
 from featkit.extraction.precision import agreement
 from featkit.store import writer
@@ -125,10 +125,10 @@ def test_unchanged_files_are_not_hashed_twice(
     monkeypatch.setattr(
         type(source), "digest", lambda self, row: (read.append(row), hashed(self, row))[1]
     )
-    samples = planning.list_samples(source, tmp_path / "s")
+    samples = listing.list_samples(source, tmp_path / "s")
     assert read == []
     (photos / "dog" / "03.png").touch()
-    assert planning.list_samples(open_source(photos), tmp_path / "s").manifest == samples.manifest
+    assert listing.list_samples(open_source(photos), tmp_path / "s").manifest == samples.manifest
     assert read == [23]
 
 
