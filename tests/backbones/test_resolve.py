@@ -77,7 +77,7 @@ def test_size_changes_input_and_resize_in_proportion():
         (f"{CIFAR}&seed=-1", "seed is a whole number from 0"),
         (f"{CIFAR}&seed=99999999999999999999", "seed is a whole number from 0"),
         (f"{CIFAR}&sead=1", "unknown option 'sead': did you mean seed?"),
-        (f"{CIFAR}&weights=none", "an option is given twice"),
+        (f"{CIFAR}&weights=none", "option weights is given twice"),
         ("cifar_resnet20?weights", "options are written ?key=value"),
         ("cifar_resnet20?weights=teacher", "?weights= is 'none', or a torchvision name"),
         ("cifar_resnet21?weights=none", "did you mean cifar_resnet"),
