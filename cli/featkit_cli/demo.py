@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -54,10 +55,11 @@ def demo(output: str) -> None:
     click.echo(table_text(result.tables["accuracy"], indent="  "))
     click.echo(f"\nDone in {duration(time.monotonic() - started)}. Figure: {figure}")
     click.echo("\nNext:")
+    folder = shlex.quote(str(store))
     for command in (
-        f"featkit ls {store}",
-        f"featkit knn {store} {store} --k 1,5,20,100 --vote dino -o {output}/knn-dino",
-        f"featkit layers {specs[0]}",
+        f"featkit ls {folder}",
+        f"featkit knn {folder} {folder} --k 1,5,20,100 --vote dino -o {folder}-dino",
+        f"featkit layers {shlex.quote(specs[0])}",
         f"featkit extract YOUR_IMAGES -b {specs[0].partition('?')[0]} -o features",
     ):
         click.echo(f"  {command}")
