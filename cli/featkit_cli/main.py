@@ -130,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if debug:
             raise
-        click.echo(f"featkit: {error.filename or 'input/output'}: {error.strerror}", err=True)
+        click.echo(
+            f"featkit: {error.filename or 'input/output'}: {error.strerror or error}", err=True
+        )
         sys.exit(1)
     except Exception as error:
         if debug:

@@ -167,7 +167,7 @@ def run_plan(plan: Plan, progress: bool = False) -> Summary:
     if plan.jobs or plan.relabels or not (plan.store / SAMPLES_FILE).exists():
         with writing(plan.store):
             refresh(plan)
-            sweep(plan.store)
+            sweep(plan.store, {s.key for j in plan.jobs if j.precision for s in j.resolved()})
             _fill_tables(plan, device, summary, progress)
     store = open_store(plan.store)
     for spec in plan.asked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -297,16 +297,24 @@ class PartialTable:
 def drop(folder: Path) -> None:
     """Delete the folder of an unfinished table; a crash meanwhile leaves nothing that counts."""
     if folder.suffix != DROPPED:
-        folder = folder.replace(folder.with_suffix(DROPPED))
+        dropped = folder.with_suffix(DROPPED)
+        shutil.rmtree(dropped, ignore_errors=True)
+        folder = folder.replace(dropped)
     shutil.rmtree(folder)
 
 
-def sweep(store: Path) -> None:
-    """Delete what crashes have left: parts of tables that are there, and parts without a plan."""
+def sweep(store: Path, pending: Collection[str]) -> None:
+    """Delete what crashes have left: parts of tables that are there, and parts without a plan.
+
+    Args:
+        store: The store's folder, whose lock is held.
+        pending: Keys of tables that are about to be made, even where they are there.
+    """
     known = {unfinished.folder: unfinished for unfinished in unfinished_tables(store)}
-    for folder in (store / PARTIAL_FOLDER).glob("*"):
+    for folder in sorted((store / PARTIAL_FOLDER).glob("*")):
         begun = known.get(folder)
-        if begun is None or _key_of(store / f"{begun.name}.h5") == folder.name:
+        is_made = begun is not None and _key_of(store / f"{begun.name}.h5") == folder.name
+        if begun is None or (is_made and folder.name not in pending):
             drop(folder)
 
 

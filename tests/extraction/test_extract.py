@@ -302,6 +302,35 @@ def test_leftovers_of_a_crash_are_swept(
     assert len(store.tables()) == 2
 
 
+def test_a_killed_overwrite_goes_on_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table that is being replaced is there, and has the key of the parts."""
+    before = extract(photos, tmp_path / "s").tables()[0].path.read_bytes()
+    original = writer.PartialTable.write
+
+    def stop_at_the_second(self: writer.PartialTable, part: int, *rows: object) -> None:
+        if part == 1:
+            raise KeyboardInterrupt
+        original(self, part, *rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(planning, "PART_BATCHES", 2)
+    monkeypatch.setattr(writer.PartialTable, "write", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        extract(photos, tmp_path / "s", overwrite=True)
+    (first,) = (tmp_path / "s").glob(".partial/*/part-*.h5")
+    made: list[int] = []
+    monkeypatch.setattr(
+        writer.PartialTable,
+        "write",
+        lambda self, part, *rows: (made.append(part), original(self, part, *rows)),
+    )
+    store = extract(photos, tmp_path / "s", overwrite=True)
+    assert first.name == "part-000000.h5"
+    assert made == [1, 2]
+    assert store.tables()[0].path.read_bytes() == before
+
+
 def test_a_failing_image_of_a_finished_table_fails_too(photos: Path, tmp_path: Path) -> None:
     (photos / "cat" / "00.png").write_bytes(b"")
     extract(photos, tmp_path / "s")
