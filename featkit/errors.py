@@ -27,6 +27,10 @@ class BackboneError(UsageError):
     """A backbone, tap or checkpoint that does not exist or cannot be used."""
 
 
+class CheckpointError(BackboneError):
+    """A checkpoint file that is damaged, unknown, or does not fill the network."""
+
+
 class DownloadError(FeatkitError):
     """Weights that could not be fetched."""
 

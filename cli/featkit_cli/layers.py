@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from featkit_cli.render import table_text
+
+if TYPE_CHECKING:
+    from featkit.backbones.base import CheckpointReport
 
 
 @click.command()
@@ -12,8 +17,10 @@ from featkit_cli.render import table_text
 def layers(backbone: str) -> None:
     """List every module of BACKBONE with its output, in the order in which they end.
 
-    The stride is that of maps, input pixels a position; parameters include those of the parts.
+    A tap is a module's path, or a name that means the same in all networks of a kind ("also"). The
+    stride is that of maps, input pixels a position; parameters include those of the parts.
     """
+    from featkit.backbones.layer_names import OWN, layer_names
     from featkit.backbones.probe import default_tap, probe
     from featkit.backbones.resolve import load_backbone
     from featkit.backbones.taps import token_layout
@@ -23,6 +30,12 @@ def layers(backbone: str) -> None:
     layout = token_layout(loaded.module)
     outputs = probe(loaded)
     height = loaded.preprocessing.size[0]
+    common = layer_names(loaded.network)
+    names: dict[str, list[str]] = {}
+    for name, (path, _) in common.items():
+        if name != path:
+            names.setdefault(path, []).append(name)
+    hidden = {name for name, (path, _) in common.items() if name != path}
     rows = []
     for output in outputs.values():
         shape = output.shape
@@ -32,7 +45,8 @@ def layers(backbone: str) -> None:
             stride = height // rows_of_map
         rows.append(
             {
-                "tap": output.path,
+                "tap": OWN + output.path if output.path in hidden else output.path,
+                "also": ", ".join(names.get(output.path, [])),
                 "kind": output.kind,
                 "output": "not one row an image" if shape is None else " × ".join(map(str, shape)),
                 "stride": stride,
@@ -41,8 +55,31 @@ def layers(backbone: str) -> None:
         )
     click.echo(table_text(rows))
     total = sum(p.numel() for p in loaded.module.parameters())
+    recipe = loaded.preprocessing
     click.echo(f"\n{loaded.network.architecture}, {total:,} parameters, input {height} px")
+    click.echo(
+        f"preprocessing: resize {recipe.resize} {recipe.interpolation}, "
+        f"mean {_numbers(recipe.mean)}, std {_numbers(recipe.std)}"
+    )
+    if loaded.network.checkpoint is not None:
+        click.echo(_report_text(loaded.network.checkpoint))
     try:
         click.echo(f"default tap: {default_tap(loaded, outputs)}")
     except BackboneError:
         click.echo("default tap: none, name one with --tap")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _report_text(report: CheckpointReport) -> str:
+    others = f" (also there: {', '.join(report.others)})" if report.others else ""
+    lines = {
+        "checkpoint": f"{report.file}, sha256 {report.sha256}",
+        "layout": f"{report.layout}, weights: {report.weights}{others}",
+        "loaded": f"{report.tensors} tensors, every one of the network",
+        "head": ", ".join(report.heads) or "none",
+        "left out": ", ".join(report.left_out),
+    }
+    return "\n".join(f"{name}: {text}" for name, text in lines.items() if text)

@@ -52,7 +52,7 @@ def build(architecture: str, seed: int = 0, num_classes: int | None = None) -> N
         return _build_timm(name, seed, num_classes)
     raise BackboneError(
         f"architecture {architecture!r}: unknown library {library!r}; use torchvision:NAME, "
-        f"timm:NAME or one of {', '.join(NETS)}"
+        f"timm:NAME, or a name of our own (featkit backbones lists all)"
     )
 
 

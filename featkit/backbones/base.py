@@ -14,6 +14,34 @@ from featkit.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
+class CheckpointReport:
+    """What was read from a checkpoint file, and how it was understood.
+
+    Attributes:
+        file: The file's name.
+        sha256: Of its bytes.
+        layout: The kind of checkpoint it was taken for.
+        weights: Which of its networks was taken.
+        others: The other networks in it.
+        architecture: What was built.
+        tensors: Number of tensors that were loaded, those of the head included.
+        heads: The widths of the head that was kept, such as ``2048 → 128``; empty where the file
+            has none.
+        left_out: Parts of the file that belong to heads which were not kept.
+    """
+
+    file: str
+    sha256: str
+    layout: str
+    weights: str
+    others: tuple[str, ...]
+    architecture: str
+    tensors: int
+    heads: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Network:
     """An architecture, built, with the preprocessing that it expects.
 
@@ -21,11 +49,16 @@ class Network:
         architecture: Its name with its library, such as ``torchvision:resnet50``.
         module: The network in evaluation mode.
         preprocessing: From a decoded image to its input.
+        head: Path of the module that makes scores or an embedding of its features; None for the
+            linear layer that ends it, if there is one.
+        checkpoint: The file that its weights are from, if there is one.
     """
 
     architecture: str
     module: nn.Module
     preprocessing: Preprocessing
+    head: str | None = None
+    checkpoint: CheckpointReport | None = None
 
 
 @dataclass(frozen=True)

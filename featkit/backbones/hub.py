@@ -16,6 +16,7 @@ from featkit.backbones.architectures import (
     torchvision_preprocessing,
 )
 from featkit.backbones.base import Network
+from featkit.backbones.checkpoints.files import shard_names
 from featkit.errors import BackboneError, DownloadError, FeatkitError
 from featkit.registry import did_you_mean
 
@@ -127,3 +128,23 @@ def hub_file(repository: str, filename: str, revision: str | None) -> Path:
 
     with explain_download_errors(f"hf:{repository}/{filename}"):
         return Path(hf_hub_download(repository, filename, revision=revision))
+
+
+def hub_checkpoint(repository: str, filename: str, revision: str | None) -> Path:
+    """Fetch a checkpoint of a repository, with all of its parts where it has several.
+
+    Args:
+        repository: ``OWNER/NAME``.
+        filename: Path inside the repository, such as ``model.safetensors.index.json``.
+        revision: A commit, tag or branch; None for the newest.
+
+    Raises:
+        CheckpointError: The index of the parts is damaged.
+        DownloadError: A file could not be fetched.
+    """
+    path = hub_file(repository, filename, revision)
+    if filename.endswith(".index.json"):
+        folder = filename.rpartition("/")[0]
+        for part in sorted(set(shard_names(path).values())):
+            hub_file(repository, f"{folder}/{part}".lstrip("/"), revision)
+    return path

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from featkit.backbones.base import Backbone
+from featkit.backbones.layer_names import OWN, layer_names
 from featkit.backbones.taps import (
     Tap,
     TapRunner,
@@ -130,23 +131,23 @@ _PASSES_THROUGH = {"Dropout", "Identity", "Flatten"}
 
 
 def default_tap(backbone: Backbone, outputs: Probe) -> Tap:
-    """Return the tap whose rows are what the network's classifier reads.
+    """Return the tap whose rows are what the network's head reads.
 
-    The classifier is the linear layer that ends the network, or the convolution that gives one
-    channel a class. Its input is compared with the pooled output of every module before it, last
-    first; a network without a classifier is tapped at its last module.
+    The head is what a checkpoint says, or the linear layer that ends the network, or the
+    convolution that gives one channel a class. Its input is compared with the pooled output of
+    every module before it, last first; a network without a head is tapped at its last module.
 
     Cost: one forward of two images.
 
     Raises:
-        BackboneError: No module's pooled output is the classifier's input.
+        BackboneError: No module's pooled output is the head's input.
     """
     layout = token_layout(backbone.module)
     leaves = [o for o in outputs.values() if o.leaf and o.kind not in _PASSES_THROUGH]
-    classifier = _classifier(backbone.module, leaves)
-    if classifier is not None:
-        candidates = _candidates(outputs, classifier.path, layout)
-        wanted, rows = _read_classifier(backbone, classifier, candidates, outputs)
+    head = backbone.network.head or _classifier(backbone.module, leaves)
+    if head is not None:
+        candidates = _candidates(outputs, head, layout)
+        wanted, rows = _read_head(backbone, head, candidates, outputs)
         for tap in reversed(candidates):
             if _are_equal(rows[tap], wanted):
                 return tap
@@ -158,13 +159,13 @@ def default_tap(backbone: Backbone, outputs: Probe) -> Tap:
     )
 
 
-def _classifier(module: nn.Module, leaves: Sequence[ModuleOutput]) -> ModuleOutput | None:
+def _classifier(module: nn.Module, leaves: Sequence[ModuleOutput]) -> str | None:
     if leaves and leaves[-1].kind == "Linear":
-        return leaves[-1]
+        return leaves[-1].path
     last = next((leaf for leaf in reversed(leaves) if leaf.parameters), None)
     if last is None or last.kind != "Conv2d" or last.shape is None:
         return None
-    return last if last.shape[0] == getattr(module, "num_classes", None) else None
+    return last.path if last.shape[0] == getattr(module, "num_classes", None) else None
 
 
 def _are_equal(rows: Tensor, wanted: Tensor) -> bool:
@@ -174,11 +175,11 @@ def _are_equal(rows: Tensor, wanted: Tensor) -> bool:
     return bool((rows - wanted).abs().max() <= 1e-4 * wanted.abs().max())
 
 
-def _candidates(outputs: Probe, classifier: str, layout: TokenLayout) -> list[Tap]:
-    """Every tap before the classifier, the more likely pooling of a module last."""
+def _candidates(outputs: Probe, head: str, layout: TokenLayout) -> list[Tap]:
+    """Every tap before the head, the more likely pooling of a module last."""
     taps = []
     for path, output in outputs.items():
-        if path == classifier:
+        if path == head or path.startswith(f"{head}."):
             break
         if output.shape is not None and output.kind not in _PASSES_THROUGH:
             likely = default_pooling(output.shape, layout)
@@ -187,18 +188,18 @@ def _candidates(outputs: Probe, classifier: str, layout: TokenLayout) -> list[Ta
     return taps
 
 
-def _read_classifier(
-    backbone: Backbone, classifier: ModuleOutput, candidates: Sequence[Tap], outputs: Probe
+def _read_head(
+    backbone: Backbone, head: str, candidates: Sequence[Tap], outputs: Probe
 ) -> tuple[Tensor, dict[Tap, Tensor]]:
-    """Return the classifier's pooled input and the candidates' rows for the same images."""
+    """Return the head's pooled input and the candidates' rows for the same images."""
     seen: list[Tensor] = []
 
     def remember(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         rows = inputs[0].float()
         seen.append(rows.mean((2, 3)) if rows.ndim == 4 else rows.clone())
 
-    handle = backbone.module.get_submodule(classifier.path).register_forward_pre_hook(remember)
-    taps = [*candidates, Tap(classifier.path, "none")]
+    handle = backbone.module.get_submodule(head).register_forward_pre_hook(remember)
+    taps = [*candidates, Tap(head, "none")]
     runner = TapRunner(backbone.module, taps, {p: o.calls for p, o in outputs.items()})
     try:
         with torch.inference_mode():
@@ -210,7 +211,9 @@ def _read_classifier(
 
 
 def resolve_taps(backbone: Backbone, asked: Sequence[str], outputs: Probe) -> list[Tap]:
-    """Turn ``PATH[:POOLING]`` texts into taps of this backbone, in the order given.
+    """Turn ``NAME[:POOLING]`` texts into taps of this backbone, in the order given.
+
+    A name is one of :func:`featkit.backbones.layer_names.layer_names`, or a module's path.
 
     Args:
         backbone: The network.
@@ -223,21 +226,36 @@ def resolve_taps(backbone: Backbone, asked: Sequence[str], outputs: Probe) -> li
     if not asked:
         return [default_tap(backbone, outputs)]
     layout = token_layout(backbone.module)
+    names = layer_names(backbone.network)
     taps = []
     for text in asked:
-        path, pooling = split_tap(text)
+        name, pooling = split_tap(text)
+        path, implied = _locate(name, names, outputs)
         if path not in outputs:
             raise BackboneError(
-                f"{backbone.name} has no tap {path!r}: {did_you_mean(path, outputs)} "
+                f"{backbone.name} has no tap {name!r}: {did_you_mean(name, [*names, *outputs])} "
                 f"(featkit layers {backbone.spec} lists all)"
             )
         shape = outputs[path].shape
         if shape is None:
             raise BackboneError(
-                f"{backbone.name}: tap {path!r} ({outputs[path].kind}) does not give one row, "
+                f"{backbone.name}: tap {name!r} ({outputs[path].kind}) does not give one row, "
                 f"map or set of tokens an image; tap a module inside or around it"
             )
-        tap = Tap(path, pooling or default_pooling(shape, layout))
+        pooling = pooling or implied or default_pooling(shape, layout)
+        tap = Tap(path, pooling, alias=name if name != path else "")
         row_shape(shape, tap, layout)
         taps.append(tap)
     return list(dict.fromkeys(taps))
+
+
+def _locate(
+    name: str, names: Mapping[str, tuple[str, str | None]], outputs: Probe
+) -> tuple[str, str | None]:
+    """Return the path of a module by its common name, by a part of the head, or by its path."""
+    if name in names:
+        return names[name]
+    if name not in outputs and name.startswith("head.") and "head" in names:
+        return names["head"][0] + name.removeprefix("head"), None
+    is_own = name not in outputs and name.startswith(OWN)
+    return name.removeprefix(OWN) if is_own else name, None

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 from featkit.backbones.architectures import build
 from featkit.backbones.base import Backbone, Network
 from featkit.backbones.checkpoints.load import load_checkpoint
 from featkit.backbones.hub import (
-    hub_file,
+    hub_checkpoint,
     hub_network,
     timm_pretrained,
     torchvision_pretrained,
 )
 from featkit.backbones.nets import NETS
 from featkit.backbones.offline import OFFLINE, offline_network
+from featkit.backbones.zoo import zoo_entry, zoo_file
+from featkit.data.preprocessing import Preprocessing
 from featkit.errors import BackboneError, UsageError
 from featkit.registry import did_you_mean
 from featkit.spec import check_options, int_option, slugify, split_query
 
 _NAMED = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".th")
-_OPTIONS = ("arch", "revision", "seed", "size", "weights")
+_PREPROCESSING = ("size", "mean", "std", "interpolation")
+_OPTIONS = ("arch", "revision", "seed", "sha256", "weights", *_PREPROCESSING)
 
 
 def load_backbone(text: str) -> Backbone:
@@ -34,13 +39,17 @@ def load_backbone(text: str) -> Backbone:
 
             - ``torchvision:NAME`` (``?weights=IMAGENET1K_V1`` chooses among published weights),
             - ``timm:NAME``,
-            - ``hf:OWNER/REPO`` (a timm model) or ``hf:OWNER/REPO/FILE?arch=…``, pinned by
+            - ``hf:OWNER/REPO`` (a timm model) or ``hf:OWNER/REPO/FILE`` (a checkpoint), pinned by
               ``?revision=``,
+            - ``zoo:NAME``, a published checkpoint,
             - ``offline:efficientnet_lite0``, ``1`` or ``2``,
-            - a checkpoint file with ``?arch=``,
+            - a checkpoint file: layout and architecture are read off its tensors (``?arch=`` says
+              what it is, ``?weights=teacher`` chooses among its networks, ``?sha256=`` says what
+              its digest begins with),
             - an architecture of our own, such as ``cifar_resnet20``, with ``?weights=none``.
 
-            ``?weights=none&seed=0`` gives random weights, ``?size=N`` another input size.
+            ``?weights=none&seed=0`` gives random weights; ``?size=N``, ``?mean=0.5``,
+            ``?std=0.2,0.2,0.2`` and ``?interpolation=bicubic`` another preprocessing.
 
     Returns:
         The backbone in evaluation mode, on the CPU, with every weight loaded.
@@ -60,19 +69,48 @@ def load_backbone(text: str) -> Backbone:
     target, options = split_query(spec)
     check_options(spec, options, _OPTIONS)
     network = _network(spec, target, options)
+    network = dataclasses.replace(
+        network, preprocessing=_preprocessing(spec, network.preprocessing, options)
+    )
+    return Backbone(name or slugify(_default_name(target)), spec, network)
+
+
+def _preprocessing(spec: str, recipe: Preprocessing, options: dict[str, str]) -> Preprocessing:
     size = int_option(spec, options, "size", None)
     if size is not None:
         if size < 1:
             raise BackboneError(f"{spec!r}: size is a number of pixels, at least 1")
-        resized = network.preprocessing.resized(size)
-        network = dataclasses.replace(network, preprocessing=resized)
-    return Backbone(name or slugify(_default_name(target)), spec, network)
+        recipe = recipe.resized(size)
+    changes: dict[str, Any] = {
+        name: _three_numbers(spec, name, options[name])
+        for name in ("mean", "std")
+        if name in options
+    }
+    if "interpolation" in options:
+        changes["interpolation"] = options["interpolation"]
+    try:
+        return dataclasses.replace(recipe, **changes)
+    except UsageError as error:
+        raise BackboneError(f"{spec!r}: {error}") from error
+
+
+def _three_numbers(spec: str, name: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
+        raise BackboneError(
+            f"{spec!r}: {name} is one number for all channels or three for red, green and blue, "
+            f"as in ?{name}=0.5 or ?{name}=0.485,0.456,0.406; not {text!r}"
+        )
+    return numbers * (3 // len(numbers))
 
 
 def _default_name(target: str) -> str:
     is_hub_file = target.startswith("hf:") and target.count("/") > 1
     if is_hub_file or _is_file(target):
-        return Path(target).stem
+        return Path(target.partition("@")[0] if is_hub_file else target).stem
     return re.split("[:/]", target)[-1]
 
 
@@ -89,9 +127,9 @@ def _network(spec: str, target: str, options: dict[str, str]) -> Network:
     if options.get("weights") == "none":
         return _random(spec, target, options)
     _refuse(spec, options, "seed", why="only random weights (?weights=none) have a seed")
-    if prefix == "hf":
-        return _from_hub(spec, name, options)
-    _refuse(spec, options, "arch", "revision")
+    if prefix in ("zoo", "hf"):
+        return (_from_zoo if prefix == "zoo" else _from_hub)(spec, name, options)
+    _refuse(spec, options, "arch", "revision", "sha256", why="it is not a checkpoint file")
     if prefix == "torchvision":
         return torchvision_pretrained(name, options.get("weights"))
     _refuse(spec, options, "weights", why="?weights= is 'none', or a torchvision name")
@@ -106,14 +144,14 @@ def _network(spec: str, target: str, options: dict[str, str]) -> Network:
         )
     raise BackboneError(
         f"backbone {spec!r}: neither a file nor one of torchvision:NAME, timm:NAME, "
-        f"hf:OWNER/REPO, {', '.join(f'offline:{o}' for o in OFFLINE)}, {', '.join(NETS)}; "
+        f"hf:OWNER/REPO, zoo:NAME, offline:NAME, or a network of our own; "
         f"{_suggest(target)} (featkit backbones lists all)"
     )
 
 
 def _random(spec: str, target: str, options: dict[str, str]) -> Network:
-    _refuse(spec, options, "arch", "revision")
-    if target.startswith(("hf:", "offline:")):
+    _refuse(spec, options, "arch", "revision", "sha256")
+    if target.startswith(("hf:", "offline:", "zoo:")):
         _refuse(spec, options, "weights", why="it has its own weights")
     seed = int_option(spec, options, "seed", 0) or 0
     if not 0 <= seed < 2**63:
@@ -133,29 +171,31 @@ def _suggest(target: str) -> str:
 
 
 def _from_file(spec: str, path: Path, options: dict[str, str]) -> Network:
-    _refuse(spec, options, "seed", "weights", "revision", why="a file has its own weights")
-    if "arch" not in options:
-        raise BackboneError(
-            f"{spec!r}: say which network the file holds, for example "
-            f"{spec}?arch=torchvision:resnet50"
-        )
-    return load_checkpoint(path, options["arch"])
+    _refuse(spec, options, "seed", "revision", why="a file has its own weights")
+    arch, weights, sha256 = (options.get(name) for name in ("arch", "weights", "sha256"))
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
+        raise BackboneError(f"{spec!r}: sha256 is the first 8 to 64 hexadecimal digits of it")
+    return load_checkpoint(path, arch, weights, sha256)
+
+
+def _from_zoo(spec: str, name: str, options: dict[str, str]) -> Network:
+    zoo_entry(name)
+    _refuse(spec, options, "revision", why="only a hub repository has revisions")
+    return _from_file(spec, zoo_file(name, progress=True), options)
 
 
 def _from_hub(spec: str, name: str, options: dict[str, str]) -> Network:
-    _refuse(spec, options, "weights", why="a hub repository has its own weights")
     owner, _, rest = name.partition("/")
+    rest, _, revision = rest.partition("@")
     repository, _, filename = rest.partition("/")
     if not owner or not repository:
         raise BackboneError(f"{spec!r}: a hub repository is hf:OWNER/REPO or hf:OWNER/REPO/FILE")
-    revision = options.get("revision")
+    pinned = options.pop("revision", None) or revision or None
     if filename:
-        if "arch" not in options:
-            raise BackboneError(f"{spec!r}: say which network {filename} holds with ?arch=")
-        path = hub_file(f"{owner}/{repository}", filename, revision)
-        return load_checkpoint(path, options["arch"])
-    _refuse(spec, options, "arch", why="only a file of a repository needs one")
-    return hub_network(f"{owner}/{repository}", revision)
+        path = hub_checkpoint(f"{owner}/{repository}", filename, pinned)
+        return _from_file(spec, path, options)
+    _refuse(spec, options, "arch", "weights", "sha256", why="only a file of a repository needs it")
+    return hub_network(f"{owner}/{repository}", pinned)
 
 
 def _refuse(

@@ -24,13 +24,20 @@ class Tap:
         path: The module's dotted path inside the network.
         pooling: ``avg`` or ``max`` over positions, ``cls`` (the class token), ``flatten``, or
             ``none`` (kept as it is).
+        alias: What the user calls the module, if not by its path.
     """
 
     path: str
     pooling: str
+    alias: str = ""
+
+    @property
+    def name(self) -> str:
+        """What tables made from it are called."""
+        return self.alias or self.path
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.pooling}"
+        return f"{self.name}:{self.pooling}"
 
 
 def split_tap(text: str) -> tuple[str, str | None]:

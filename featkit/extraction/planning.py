@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,7 @@ def plan_extraction(
     for backbone in backbones:
         backbone.module.eval()
         identity = backbone.identity()
+        report = backbone.network.checkpoint
         outputs = probe(backbone)
         layout = token_layout(backbone.module)
         pending: list[tuple[Tap, TableSpec]] = []
@@ -192,13 +193,14 @@ def plan_extraction(
             assert shape is not None  # noqa: S101 - resolve_taps has seen to it
             spec = TableSpec(
                 backbone=backbone.name,
-                tap=tap.path,
+                tap=tap.name,
                 pooling=tap.pooling,
                 spec=backbone.spec,
                 provenance=_provenance(backbone, identity, tap, plan),
                 rows=len(plan.samples),
                 row_shape=row_shape(shape, tap, layout),
                 dtype=options.dtype,
+                checkpoint=asdict(report) if report else None,
             )
             twin = next((s for s in plan.asked if s.key == spec.key), None)
             if twin is not None:

@@ -41,6 +41,8 @@ class FeatureTable:
         spec: The backbone as the user wrote it.
         key: The sha256 over all that decides the numbers.
         provenance: What the key was made from.
+        checkpoint: How the file that the weights are from was understood (layout, architecture,
+            tensors, heads, sha256), if they are from one.
         shape: (n, d), (n, t, d) or (n, c, h, w).
         dtype: ``float32`` or ``float16``.
         valid: (n,) bool, whether each image could be read; rows of the others are NaN.
@@ -64,6 +66,9 @@ class FeatureTable:
                 self.spec = str(file.attrs["spec"])
                 self.key = str(file.attrs["key"])
                 self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
+                self.checkpoint: dict[str, Any] | None = json.loads(
+                    file.attrs.get("checkpoint", "null")
+                )
         except PermissionError as error:
             raise StoreError(f"{path}: you may not read it") from error
         except (OSError, KeyError, ValueError, TypeError) as error:

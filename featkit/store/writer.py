@@ -79,6 +79,8 @@ class TableSpec:
         rows: Number of samples, n.
         row_shape: Shape of one row, (d,) or (c, h, w).
         dtype: Stored dtype, ``float32`` or ``float16``.
+        checkpoint: How the file with the weights was understood, if they are from one; it is kept
+            with the table and decides nothing.
     """
 
     backbone: str
@@ -89,6 +91,7 @@ class TableSpec:
     rows: int
     row_shape: tuple[int, ...]
     dtype: str
+    checkpoint: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -267,6 +270,8 @@ class PartialTable:
                 pooling=spec.pooling,
                 spec=spec.spec,
             )
+            if spec.checkpoint is not None:
+                file.attrs["checkpoint"] = canonical_json(spec.checkpoint)
             put(file, "valid", valid)
             _write_failures(file, failures)
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import hashlib
 import io
 import pickle
 import random
@@ -19,7 +20,7 @@ from featkit.backbones.checkpoints.load import load_checkpoint, read_tensors
 from featkit.backbones.probe import default_tap, probe
 from featkit.backbones.resolve import load_backbone
 from featkit.backbones.taps import TapRunner
-from featkit.errors import BackboneError
+from featkit.errors import BackboneError, CheckpointError
 
 ARCH = "cifar_resnet20"
 
@@ -84,13 +85,29 @@ def test_containers_and_prefixes(tmp_path, weights, container, prefix, kind):
     assert equal(load_checkpoint(path, ARCH).module.state_dict(), weights)
 
 
-def test_a_prefix_is_taken_from_the_start_only_and_from_all_or_none(tmp_path):
+def test_names_are_read_in_full(tmp_path):
     inner = {"a.module.weight": torch.ones(1), "submodule.weight": torch.zeros(1)}
     assert equal(read_tensors(save(inner, tmp_path / "a")), inner)
     outer = {f"module.{name}": tensor for name, tensor in inner.items()}
-    assert equal(read_tensors(save(outer, tmp_path / "b")), inner)
-    mixed = outer | {"head.weight": torch.ones(2)}
-    assert equal(read_tensors(save(mixed, tmp_path / "c")), mixed)
+    assert equal(read_tensors(save(outer, tmp_path / "b")), outer)
+    held = {f"state_dict/{name}": tensor for name, tensor in outer.items()}
+    assert equal(read_tensors(save({"state_dict": outer}, tmp_path / "c")), held)
+
+
+@pytest.mark.parametrize("arch", [None, ARCH])
+def test_a_prefix_is_taken_from_the_start_only_and_from_all_or_none(tmp_path, weights, arch):
+    outer = {f"module.{name}": tensor for name, tensor in weights.items()}
+    assert equal(load_checkpoint(save(outer, tmp_path / "a"), arch).module.state_dict(), weights)
+    mixed = outer | {"other.weight": torch.ones(2)}
+    with pytest.raises(CheckpointError, match=r"tensors 1 left over \(other\.weight\)"):
+        load_checkpoint(save(mixed, tmp_path / "b"), arch)
+    part = outer | {"layer1.0.conv1.weight": outer["module.layer1.0.conv1.weight"]}
+    del part["module.layer1.0.conv1.weight"]
+    with pytest.raises(CheckpointError, match=r"1 missing \(layer1\.0\.conv1\.weight\)"):
+        load_checkpoint(save(part, tmp_path / "c"), ARCH)
+    late = {name.replace("conv1.", "conv1.module."): tensor for name, tensor in weights.items()}
+    with pytest.raises(CheckpointError, match=r"conv1\.module\.weight"):
+        load_checkpoint(save(late, tmp_path / "d"), arch)
 
 
 def test_what_is_no_tensor_is_left_out(tmp_path):
@@ -168,9 +185,9 @@ def test_a_file_without_a_head(tmp_path, noise, arch, head):
 
 
 def test_half_a_head_is_refused(tmp_path, weights):
-    for lost in ("linear.weight", "linear.bias"):
+    for lost, left in (("linear.weight", "it has bias"), ("linear.bias", "it has weight")):
         state = {k: v for k, v in weights.items() if k != lost}
-        with pytest.raises(BackboneError, match=rf"tensors 1 missing \({lost}\)"):
+        with pytest.raises(CheckpointError, match=rf"head.* linear .*not whole.*\({left}\)"):
             load_checkpoint(save(state, tmp_path / "a"), ARCH)
 
 
@@ -178,7 +195,7 @@ def test_a_network_that_has_no_head_keeps_its_last_layer(tmp_path):
     arch = "timm:vit_small_patch14_dinov2"
     state = build(arch).module.state_dict()
     lost = {k: v for k, v in state.items() if not k.startswith("blocks.11.mlp.fc2.")}
-    with pytest.raises(BackboneError, match=r"2 missing \(blocks.11.mlp.fc2.bias, blocks.11.mlp"):
+    with pytest.raises(BackboneError, match=r"2 missing \(blocks.11.mlp.fc2.weight, blocks.11.mlp"):
         load_checkpoint(save(lost, tmp_path / "a"), arch)
 
 
@@ -191,20 +208,26 @@ def test_counters_may_be_missing(tmp_path, weights):
 
 def test_another_architecture_is_told_apart(tmp_path, weights):
     path = save(weights, tmp_path / "net.pth")
-    with pytest.raises(BackboneError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path, "cifar_resnet32")
+    norm = ("weight", "bias", "running_mean", "running_var")
+    first = [
+        f"layer1.3.{name}"
+        for i in (1, 2)
+        for name in (f"conv{i}.weight", *(f"bn{i}.{part}" for part in norm))
+    ]
     assert str(caught.value) == (
-        f"{path}: these are not the weights of cifar_resnet32: tensors 60 missing "
-        f"(layer1.3.bn1.bias, layer1.3.bn1.running_mean, layer1.3.bn1.running_var, …); "
-        f"say which network they belong to with ?arch="
+        f"{path}: not the weights of cifar_resnet32, which it was taken for (layout: state dict, "
+        f"weights: student): tensors 60 missing ({', '.join(first)}, …); "
+        f"say which network it is with ?arch="
     )
     odd = weights | {"layer9.weight": torch.ones(1), "conv1.weight": torch.ones(16, 1, 3, 3)}
     del odd["bn1.bias"]
-    with pytest.raises(BackboneError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         load_checkpoint(save(odd, path), ARCH)
     for part in (
         "1 missing (bn1.bias)",
-        "1 not of this network (layer9.weight)",
+        "1 left over (layer9.weight)",
         "1 of another shape (conv1.weight (16, 1, 3, 3) for (16, 3, 3, 3))",
     ):
         assert part in str(caught.value)
@@ -242,26 +265,53 @@ def test_damaged_bytes_raise_nothing_else(tmp_path, small, kind):
     assert not any("\n" in message for message in refused)
 
 
+@pytest.mark.parametrize("kind", ["zip", "safetensors"])
+def test_a_changed_tensor_is_seen_where_the_file_has_checksums(tmp_path, weights, kind):
+    """Zip files have checksums; what safetensors files lack is made good by ``?sha256=``."""
+    path = save(weights, tmp_path / "net", kind)
+    data = bytearray(path.read_bytes())
+    place = bytes(data).index(weights["layer2.0.conv1.weight"].numpy().tobytes())
+    data[place + 2] ^= 1
+    path.write_bytes(data)
+    if kind == "zip":
+        with pytest.raises(CheckpointError, match="damaged .*checksum"):
+            read_tensors(path)
+        with pytest.raises(CheckpointError, match="damaged .*checksum"):
+            load_checkpoint(path)
+    else:
+        whole = hashlib.sha256(save(weights, tmp_path / "whole", kind).read_bytes()).hexdigest()
+        with pytest.raises(CheckpointError, match=f"damaged, or another file: .*{whole[:12]}"):
+            load_checkpoint(path, sha256=whole[:12])
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("data", "message"),
     [
-        b"",
-        b"\0" * 100,
-        b"<!DOCTYPE html><html>404</html>",
-        b"12345678{",
-        b"PK\3\4",
-        b"\x80",
-        b"\x80\x02.",
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
-        pickle.dumps(4, 2),
-        pickle.dumps({"a": "b"}, 4),
+        (b"", "an empty file"),
+        (b"\0" * 100, "damaged"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page, not a checkpoint"),
+        (b"12345678{", "damaged"),
+        (b"PK\3\4", "damaged"),
+        (b"\x80", "damaged"),
+        (b"\x80\x02.", "damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer"),
     ],
 )
-def test_other_files_are_refused(tmp_path, data):
+def test_other_files_are_refused(tmp_path, data, message):
     path = tmp_path / "net.pth"
     path.write_bytes(data)
-    with pytest.raises(BackboneError, match=r"net\.pth: .*(not a checkpoint|damaged|holds)"):
-        read_tensors(path)
+    for read in (read_tensors, load_checkpoint):
+        with pytest.raises(CheckpointError, match=rf"net\.pth: .*{message}"):
+            read(path)
+
+
+@pytest.mark.parametrize("data", [pickle.dumps(4, 2), pickle.dumps({"a": "b"}, 4)])
+def test_a_pickle_of_something_else_is_refused(tmp_path, data):
+    path = tmp_path / "net.pth"
+    path.write_bytes(data)
+    assert read_tensors(path) == {}
+    with pytest.raises(CheckpointError, match=r"net\.pth: no network that featkit knows"):
+        load_checkpoint(path)
 
 
 def test_random_bytes_are_refused(tmp_path):
@@ -284,47 +334,57 @@ class Payload:
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
-def test_code_in_a_file_is_not_run(tmp_path, kind, recwarn):
+def test_code_in_a_file_is_not_run(tmp_path, weights, kind, recwarn):
     proof = tmp_path / "proof"
-    content = {"state_dict": {"w": torch.ones(1)}, "hook": Payload(proof)}
     path = tmp_path / "net.pth"
     if kind == "pickle":
-        path.write_bytes(pickle.dumps({"hook": Payload(proof)}, protocol=2))
+        arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+        path.write_bytes(pickle.dumps({"state_dict": arrays, "hook": Payload(proof)}, protocol=2))
         open_it = pickle.loads
     else:
-        save(content, path, kind)
+        save({"state_dict": dict(weights), "hook": Payload(proof)}, path, kind)
         open_it = lambda data: torch.load(io.BytesIO(data), weights_only=False)  # noqa: E731
-    with pytest.raises(BackboneError, match=r"code in checkpoints is never run \(io\.open\)"):
-        read_tensors(path)
+    assert equal(read_tensors(path), {f"state_dict/{k}": v for k, v in weights.items()})
+    assert equal(load_checkpoint(path).module.state_dict(), weights)
     assert not proof.exists()
     open_it(path.read_bytes())["hook"].close()
-    assert proof.exists(), "the payload works, so the refusal above is what stopped it"
+    assert proof.exists(), "the payload works, so it is the reader that did not run it"
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_code_in_place_of_a_tensor_is_not_run(tmp_path, weights, kind, recwarn):
+    proof = tmp_path / "proof"
+    path = tmp_path / "net.pth"
+    content = weights | {"bn1.bias": Payload(proof)}
+    if kind == "pickle":
+        content = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in content.items()}
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        save(content, path, kind)
+    with pytest.raises(CheckpointError, match=r"1 missing \(bn1\.bias\)"):
+        load_checkpoint(path)
+    assert not proof.exists()
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
-def test_a_namespace_is_refused_clearly(tmp_path, small, kind):
-    path = save({"state_dict": small, "args": argparse.Namespace(lr=1)}, tmp_path / "net.pth", kind)
-    with pytest.raises(BackboneError) as caught:
-        read_tensors(path)
-    assert str(caught.value) == (
-        f"{path}: holds more than tensors, and code in checkpoints is never run "
-        f"(argparse.Namespace); save its state_dict alone"
-    )
+def test_a_namespace_beside_a_state_dict_is_ignored(tmp_path, weights, kind):
+    content = {"state_dict": weights, "args": argparse.Namespace(lr=1, ema=torch.ones(2))}
+    path = save(content, tmp_path / "net.pth", kind)
+    assert equal(read_tensors(path), {f"state_dict/{k}": v for k, v in weights.items()})
+    network = load_checkpoint(path)
+    assert network.architecture == ARCH
+    assert equal(network.module.state_dict(), weights)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({}, r"holds no named tensors \(it holds nothing\)"),
-        ({"epoch": 1, "lr": 2}, r"holds no named tensors \(it holds epoch, lr\)"),
-        ({"state_dict": {}}, "holds no named tensors"),
-        ([torch.ones(1)], "holds a list, not named tensors"),
-        (torch.ones(1), "holds a Tensor, not named tensors"),
-    ],
+    "content", [{}, {"epoch": 1, "lr": 2}, {"state_dict": {}}, [torch.ones(1)], torch.ones(1)]
 )
-def test_a_file_without_tensors(tmp_path, content, message):
-    with pytest.raises(BackboneError, match=message):
-        read_tensors(save(content, tmp_path / "a"))
+def test_a_file_without_tensors(tmp_path, content):
+    path = save(content, tmp_path / "a")
+    assert read_tensors(path) == {}
+    for arch in (None, ARCH):
+        with pytest.raises(CheckpointError, match=r"no network that featkit knows \(0 tensors"):
+            load_checkpoint(path, arch)
 
 
 def test_torchscript_is_refused(tmp_path):
@@ -333,7 +393,7 @@ def test_torchscript_is_refused(tmp_path):
     with archive:
         archive.writestr("script/constants.pkl", b"x")
         archive.writestr("script/data.pkl", b"x")
-    with pytest.raises(BackboneError, match=r"script\.pt: not a checkpoint, or damaged"):
+    with pytest.raises(BackboneError, match=r"script\.pt: a TorchScript archive; save its modul"):
         read_tensors(path)
 
 

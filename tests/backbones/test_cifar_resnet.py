@@ -21,7 +21,8 @@ def test_parameters_are_those_of_table_6(depth, millions):
 
 
 def test_the_registry_builds_each():
-    assert sorted(NETS) == sorted(f"cifar_resnet{d}" for d in (20, 32, 44, 56, 110))
+    ours = [name for name in NETS if name.startswith("cifar_resnet")]
+    assert sorted(ours) == sorted(f"cifar_resnet{d}" for d in (20, 32, 44, 56, 110))
     make, preprocessing = NETS["cifar_resnet32"]
     assert len(make(num_classes=7).layer2) == 5
     assert preprocessing.size == (32, 32)

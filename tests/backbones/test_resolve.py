@@ -6,6 +6,7 @@ from torchvision import models
 
 from featkit.backbones.architectures import build
 from featkit.backbones.catalogue import list_backbones
+from featkit.backbones.nets import NETS
 from featkit.backbones.resolve import load_backbone
 from featkit.errors import BackboneError, UsageError
 
@@ -48,8 +49,10 @@ def test_a_file_is_called_by_its_stem(file, monkeypatch):
     assert load_backbone(f"{file.name}?arch=cifar_resnet20").name == "my-run.v2"
 
 
-def test_a_file_has_the_weights_in_it(file):
-    backbone = load_backbone(f"{file}?arch=cifar_resnet20&size=48")
+@pytest.mark.parametrize("options", ["", "arch=cifar_resnet20&", "weights=student&"])
+def test_a_file_has_the_weights_in_it(file, options):
+    backbone = load_backbone(f"{file}?{options}size=48")
+    assert backbone.network.architecture == "cifar_resnet20"
     assert backbone.weights == load_backbone(CIFAR).weights
     assert backbone.preprocessing.size == (48, 48)
 
@@ -99,9 +102,17 @@ def test_size_changes_input_and_resize_in_proportion():
         ("offline:efficientnet_lite0?seed=1", "option seed cannot be used"),
         ("hf:owner", "a hub repository is hf:OWNER/REPO or hf:OWNER/REPO/FILE"),
         ("hf:owner/repo?weights=none", "it has its own weights"),
-        ("hf:owner/repo?weights=x", "a hub repository has its own weights"),
-        ("hf:owner/repo?arch=resnet18", "only a file of a repository needs one"),
-        ("hf:owner/repo/a.safetensors", "say which network a.safetensors holds with ?arch="),
+        ("hf:owner/repo?weights=x", "option weights cannot be used (only a file of a repository"),
+        (
+            "hf:owner/repo?arch=resnet18",
+            "option arch cannot be used (only a file of a repo",
+        ),
+        ("hf:owner/repo?sha256=01234567", "option sha256 cannot be used"),
+        ("hf:owner/repo/a.safetensors?seed=1", "option seed cannot be used"),
+        (f"{CIFAR}&sha256=01234567", "option sha256 cannot be used"),
+        (f"{CIFAR}&mean=1,2", "mean is one number for all channels or three"),
+        (f"{CIFAR}&std=x", "std is one number for all channels or three"),
+        (f"{CIFAR}&interpolation=cubist", "interpolation"),
         ("hub:resnet18?weights=none", "unknown library 'hub'; use torchvision:NAME, timm:NAME"),
         ("resnet18", "did you mean torchvision:resnet18 or timm:resnet18?"),
         ("torchvison:resnet18", "did you mean torchvision:resnet18"),
@@ -128,13 +139,15 @@ def test_what_cannot_be_used_says_why(text, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "say which network the file holds, for example"),
+        ("?weights=teacher", "no weights 'teacher' in this state dict file: there is student"),
+        ("?sha256=xyz", "sha256 is the first 8 to 64 hexadecimal digits"),
+        ("?sha256=00000000", "damaged, or another file: its sha256 is"),
         ("?arch=cifar_resnet21", "did you mean cifar_resnet"),
         ("?arch=lib:x", "unknown library 'lib'"),
-        ("?arch=cifar_resnet20&weights=none", "a file has its own weights"),
+        ("?arch=cifar_resnet20&weights=none", "no weights 'none' in this state dict file"),
         ("?arch=cifar_resnet20&seed=1", "a file has its own weights"),
         ("?arch=cifar_resnet20&revision=1", "a file has its own weights"),
-        ("?arch=timm:resnet18", "these are not the weights of timm:resnet18"),
+        ("?arch=timm:resnet18", "not the weights of timm:resnet18"),
     ],
 )
 def test_what_a_file_cannot_be(file, options, message):
@@ -156,7 +169,10 @@ def test_patterns():
     assert specs("torchvision:resnet??") == [f"torchvision:resnet{d}" for d in (18, 34, 50)]
     assert specs("ResNet1[0-9]")[0] == "torchvision:resnet18"
     assert specs("no such thing") == []
-    assert {spec.partition(":")[0] for spec in specs("resnet50*")} == {"torchvision", "timm"}
+    found = specs("resnet50*")
+    assert {spec.partition(":")[0] for spec in found if ":" in spec} == {"torchvision", "timm"}
+    own = sorted(name for name in NETS if name.startswith("resnet50"))
+    assert sorted(spec for spec in found if ":" not in spec) == [f"{n}?weights=none" for n in own]
     assert not any("wide" in spec for spec in specs("resnet*"))
 
 

@@ -150,7 +150,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
         2,
         "{tmp}/file",
     ),
-    (["layers", "{net}&sed=1"], 2, "unknown option 'sed': did you mean seed?"),
+    (["layers", "{net}&sed=1"], 2, "unknown option 'sed': did you mean seed"),
     (["backbones", "zzz"], 2, "no backbone matches 'zzz'"),
     (["ls", "{tmp}"], 1, "not a featkit store"),
     (["verify", "{tmp}/none"], 1, "not a featkit store"),
@@ -217,9 +217,12 @@ def test_layers_lists_shapes_strides_and_parameters(run: Run) -> None:
     assert status == 0
     lines = {line.split()[0]: line.split() for line in out.splitlines() if line}
     # conv1: 3*16*9 weights; layer3: half the size twice, He et al. 2015, section 4.2
-    assert lines["conv1"] == ["conv1", "Conv2d", "16", "×", "32", "×", "32", "1", "432"]
-    assert lines["layer3"][1:7] == ["Sequential", "64", "×", "8", "×", "8"]
-    assert lines["layer3"][7] == "4"
+    # conv1 alone is VISSL's name of what the ReLU gives, so the layer's own has "module." before it
+    assert lines["module.conv1"][1:] == ["Conv2d", "16", "×", "32", "×", "32", "1", "432"]
+    assert lines["relu"] == ["relu", "conv1", "ReLU", "16", "×", "32", "×", "32", "1", "0"]
+    assert "conv1" not in lines
+    assert lines["layer3"][1:8] == ["res4", "Sequential", "64", "×", "8", "×", "8"]
+    assert lines["layer3"][8] == "4"
     assert "default tap: avgpool:avg" in out
 
 

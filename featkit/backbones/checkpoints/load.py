@@ -2,155 +2,241 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from featkit.backbones.architectures import build
-from featkit.backbones.base import Network
-from featkit.errors import BackboneError
+from featkit.backbones.base import CheckpointReport, Network
+from featkit.backbones.checkpoints.choose import Choice, choose_network
+from featkit.backbones.checkpoints.digest import file_sha256
+from featkit.backbones.checkpoints.families import Tensors
+from featkit.backbones.checkpoints.files import open_checkpoint
+from featkit.backbones.checkpoints.heads import Normalize, build_head, describe_head, input_width
+from featkit.backbones.checkpoints.tensors import StoredTensor
+from featkit.backbones.layer_names import classifier_path
+from featkit.errors import CheckpointError
 
-CONTAINERS = ("state_dict", "model")
-"""Keys under which training scripts put the state dict."""
-
-WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that DataParallel and ``torch.compile`` add to every name."""
-
-_FORBIDDEN = re.compile(r"GLOBAL (\S+)")
+_COUNTER = "num_batches_tracked"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the named tensors of a checkpoint on the CPU; no code in the file is run.
+    """Read every named tensor of a checkpoint on the CPU; no code in the file is run.
 
     Args:
-        path: A safetensors file, or a PyTorch file (zip or legacy) of tensors and plain values.
-
-    Returns:
-        The state dict, taken out of a ``state_dict`` or ``model`` container and freed of the
-        prefixes in ``WRAPPERS``.
+        path: See :func:`featkit.backbones.checkpoints.files.open_checkpoint`.
 
     Raises:
-        BackboneError: The file does not exist, is damaged, or holds something else.
+        CheckpointError: The file does not exist, is damaged, or holds something else.
     """
-    if not path.is_file():
-        raise BackboneError(f"{path}: no such checkpoint file")
-    content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    for name in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping):
-        raise BackboneError(f"{path}: holds a {type(content).__name__}, not named tensors")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        found = ", ".join(map(str, list(content)[:6])) or "nothing"
-        raise BackboneError(f"{path}: holds no named tensors (it holds {found})")
-    while any(all(name.startswith(prefix) for name in tensors) for prefix in WRAPPERS):
-        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
-    return tensors
+    return {name: tensor.read() for name, tensor in open_checkpoint(path).items()}
 
 
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+def load_checkpoint(
+    path: Path,
+    architecture: str | None = None,
+    weights: str | None = None,
+    sha256: str | None = None,
+) -> Network:
+    """Build the network that a checkpoint holds, with all of its weights from the file.
 
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise BackboneError(f"{path}: damaged safetensors file ({error})") from error
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes raise whatever the unpickler stumbles over
-        code = _FORBIDDEN.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if code:
-            raise BackboneError(
-                f"{path}: holds more than tensors, and code in checkpoints is never run "
-                f"({code[1]}); save its state_dict alone"
-            ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, pickle.UnpicklingError):
-            reason = "not a PyTorch file"
-        raise BackboneError(f"{path}: not a checkpoint, or damaged ({reason})") from error
-
-
-def load_checkpoint(path: Path, architecture: str) -> Network:
-    """Build ``architecture`` with the weights of a checkpoint, all of them.
-
-    A classifier takes the number of classes that the file has; one that the file lacks is taken
-    out of the network, so that no weight stays random.
+    A head takes the form that it has in the file; one that the file lacks is taken out of the
+    network, so that no weight stays random.
 
     Args:
-        path: See :func:`read_tensors`.
-        architecture: See :func:`featkit.backbones.architectures.build`.
+        path: See :func:`featkit.backbones.checkpoints.files.open_checkpoint`.
+        architecture: See :func:`featkit.backbones.architectures.build`; None to read it off the
+            tensors.
+        weights: Which network of the file: ``student``, ``teacher``, or what stands before its
+            names; None for the one that the layout's authors evaluate.
+        sha256: What the file's digest must begin with, in hexadecimal.
 
     Raises:
-        BackboneError: The file cannot be read, or its tensors are not those of the architecture.
+        CheckpointError: The file cannot be read, has another digest, or its tensors do not fill
+            the network exactly.
+
+    Cost:
+        One pass over the file for its digest (kept for the next time), one read of the tensors
+        that are used; memory for the network and one tensor.
     """
-    tensors = read_tensors(path)
-    network = build(architecture)
-    head = _classifier(network.module)
-    if head is not None and head in {name.rpartition(".")[0] for name in tensors}:
-        classes = tensors.get(f"{head}.weight", torch.empty(())).shape[:1]
-        linear = network.module.get_submodule(head)
-        if classes and classes[0] != linear.out_features:
-            network = build(architecture, num_classes=classes[0])
-    elif head is not None:
-        _replace(network.module, head, nn.Identity())
-    _load_all(network.module, tensors, path, architecture)
-    return network
+    try:
+        return _load(path, architecture, weights, sha256)
+    except CheckpointError as error:
+        known = str(error).startswith(f"{path}: ")
+        raise CheckpointError(str(error) if known else f"{path}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
 
 
-def _classifier(module: nn.Module) -> str | None:
-    """Return the path of the linear layer that was defined last, the classifier by convention."""
-    if getattr(module, "num_classes", None) == 0:
+def _load(path: Path, architecture: str | None, weights: str | None, sha256: str | None) -> Network:
+    tensors = open_checkpoint(path)
+    digest = file_sha256(path)
+    if sha256 is not None and not digest.startswith(sha256.lower()):
+        raise CheckpointError(f"damaged, or another file: its sha256 is {digest}, not {sha256}")
+    network = build(architecture) if architecture else None
+    names = None if network is None else _own_names(network.module)
+    choice = choose_network(tensors, names, weights)
+    if network is None:
+        network = build(choice.architecture())
+    head_path = classifier_path(network.module)
+    kept, left_out = _head_tensors(choice, tensors, head_path)
+    head = _build_head(choice, network, {name: tensors[key] for name, key in kept.items()})
+    if head is None:
+        left_out |= set(kept.values())
+    _check(network, choice, tensors, known=left_out | set(kept.values()))
+    used = _fill(network.module, choice.network.tensors, _own_names(network.module))
+    if head_path is not None:
+        _replace(network.module, head_path, head or nn.Identity())
+    report = CheckpointReport(
+        file=path.name,
+        sha256=digest,
+        layout=choice.layout.name,
+        weights=choice.role,
+        others=tuple(choice.others),
+        architecture=network.architecture,
+        tensors=used + len(kept) * (head is not None),
+        heads=(describe_head(head),) if head else (),
+        left_out=tuple(sorted({key.rpartition(".")[0] for key in left_out})),
+    )
+    return replace(
+        network,
+        preprocessing=choice.layout.preprocessing or network.preprocessing,
+        head=head_path if head else None,
+        checkpoint=report,
+    )
+
+
+def _own_names(module: nn.Module) -> list[str]:
+    """Return the tensors that a network must get from a file: all but head and counters."""
+    head = classifier_path(module)
+    return [
+        name
+        for name in module.state_dict()
+        if not name.endswith(_COUNTER) and (head is None or not name.startswith(f"{head}."))
+    ]
+
+
+def _head_tensors(
+    choice: Choice, tensors: Tensors, head_path: str | None
+) -> tuple[dict[str, str], set[str]]:
+    """Return the head to keep, from names inside it to names in the file, and the rest of heads.
+
+    A head beside the network (a projector) goes before one inside it (a classifier).
+    """
+    inside: dict[str, str] = {}
+    for place in filter(None, (head_path, "fc", "linear")):
+        inside = inside or {
+            name.removeprefix(f"{place}."): key
+            for name, key in choice.network.origin.items()
+            if name.startswith(f"{place}.")
+        }
+    beside: dict[str, str] = {}
+    pattern = choice.layout.heads.get(choice.role)
+    for key in tensors if pattern else ():
+        match = re.match(pattern or "", key)
+        if match:
+            beside[key[match.end() :]] = key
+    kept = (beside or inside) if head_path is not None else {}
+    return kept, (set(inside.values()) | set(beside.values())) - set(kept.values())
+
+
+def _build_head(
+    choice: Choice, network: Network, tensors: Mapping[str, StoredTensor]
+) -> nn.Module | None:
+    """Build a head on the network's features; None where it is of no known kind, or on others.
+
+    Raises:
+        CheckpointError: It is a part of the network, and not whole.
+    """
+    path = classifier_path(network.module)
+    if not tensors or path is None:
         return None
-    linears = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
-    return linears[-1] if linears else None
+    own: nn.Linear = network.module.get_submodule(path)  # type: ignore[assignment]
+    head = build_head(tensors)
+    is_part = all(tensor in choice.network.tensors.values() for tensor in tensors.values())
+    is_half = own.bias is not None and tensors.keys() == {"weight"}
+    if is_part and (head is None or is_half):
+        raise CheckpointError(
+            f"the head {path} is not whole, or of no known kind (it has {', '.join(tensors)})"
+        )
+    if head is None or input_width(head) != own.in_features:
+        return None
+    return nn.Sequential(head, Normalize()) if choice.layout.normalizes else head
+
+
+def _check(network: Network, choice: Choice, tensors: Tensors, known: set[str]) -> None:
+    """Prove that the file has every tensor of the network, and nothing that was not understood.
+
+    Raises:
+        CheckpointError: It has not.
+    """
+    state = network.module.state_dict()
+    wanted = {name: tuple(state[name].shape) for name in _own_names(network.module)}
+    found = choice.network.tensors
+    missing = [name for name in wanted if name not in found]
+    reshaped = [
+        f"{name} {found[name].shape} for {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name].shape != shape
+    ]
+    used = {choice.network.origin[name] for name in wanted if name in found}
+    surplus = [key for key in _beside(choice, tensors) if key not in used | known]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:10])}{', …' if len(names) > 10 else ''})"
+        for what, names in (
+            ("missing", missing),
+            ("of another shape", reshaped),
+            ("left over", surplus),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"not the weights of {network.architecture}, which it was taken for (layout: "
+            f"{choice.layout.name}, weights: {choice.role}): tensors {'; '.join(problems)}; say "
+            f"which network it is with ?arch="
+        )
+
+
+def _beside(choice: Choice, tensors: Tensors) -> Iterable[str]:
+    """Yield what stands in the network's dictionary and must be accounted for."""
+    root = choice.network.root
+    scope = root if choice.alone else root[: root.rfind("/") + 1]
+    others = [n.root for n in choice.others.values() if not root.startswith(n.root)]
+    patterns = [choice.layout.others, *choice.layout.heads.values()]
+    for key in tensors:
+        is_inside = key.startswith(scope) and (choice.alone or "/" not in key[len(scope) :])
+        is_known = key.startswith(tuple(others)) or any(re.match(p, key) for p in patterns)
+        if is_inside and not is_known and not key.endswith(_COUNTER):
+            yield key
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, StoredTensor], names: Iterable[str]) -> int:
+    """Put the file's values in place of the network's own, and return how many there were.
+
+    Raises:
+        CheckpointError: A value is damaged, or no finite number.
+    """
+    state = module.state_dict(keep_vars=True)
+    counters = [
+        name
+        for name in state
+        if name.endswith(_COUNTER) and name in tensors and not tensors[name].shape
+    ]
+    count = 0
+    for name in (*names, *counters):
+        tensor = tensors[name].read()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"damaged, or training diverged: {name} is not finite")
+        state[name].data = tensor.to(state[name].dtype)
+        count += 1
+    return count
 
 
 def _replace(module: nn.Module, path: str, new: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     setattr(module.get_submodule(parent), name, new)
-
-
-def _load_all(
-    module: nn.Module, tensors: Mapping[str, Tensor], path: Path, architecture: str
-) -> None:
-    wanted = module.state_dict()
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    missing = sorted(wanted.keys() - tensors.keys() - counters)
-    unexpected = sorted(tensors.keys() - wanted.keys())
-    reshaped = [
-        f"{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & tensors.keys()
-        if tensors[name].shape != wanted[name].shape
-    ]
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        for what, names in (
-            ("missing", missing),
-            ("not of this network", unexpected),
-            ("of another shape", sorted(reshaped)),
-        )
-        if names
-    ]
-    if problems:
-        raise BackboneError(
-            f"{path}: these are not the weights of {architecture}: tensors {'; '.join(problems)}; "
-            f"say which network they belong to with ?arch="
-        )
-    module.load_state_dict(dict(tensors), strict=False)

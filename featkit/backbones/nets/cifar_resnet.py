@@ -66,6 +66,7 @@ class CifarResNet(nn.Module):
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU()
         self.layer1 = self._stage(16, 16, blocks)
         self.layer2 = self._stage(16, 32, blocks)
         self.layer3 = self._stage(32, 64, blocks)
@@ -82,7 +83,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (b, 3, 32, 32) to class scores (b, num_classes)."""
-        out = functional.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn1(self.conv1(x)))
         out = self.layer3(self.layer2(self.layer1(out)))
         scores: Tensor = self.linear(torch.flatten(self.avgpool(out), 1))
         return scores
