@@ -61,3 +61,24 @@ class DamagedError(StoreError):
 
 class DiskFullError(StoreError):
     """The disk is full, or too small for what was asked."""
+
+
+def one_line(text: object, most: int = 600) -> str:
+    """Return what came from a file as it may be printed.
+
+    Args:
+        text: An error, or a name that anyone may have chosen.
+        most: Characters that are kept.
+
+    Returns:
+        Printable characters on one line; an error without a message gives its class.
+
+    Example:
+        >>> one_line("a name" + chr(10) + "of two lines")
+        'a name of two lines'
+        >>> one_line("x" * 100, most=5)
+        'xxxx…'
+    """
+    plain = "".join(c if c.isprintable() else " " for c in str(text)[: 10 * most])
+    plain = " ".join(plain.split()) or type(text).__name__
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from featkit.errors import DecodeError
+from featkit.errors import DecodeError, one_line
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "QOI")
 """What is decoded. Left out on purpose: EPS (starts an interpreter), TGA and PCX (no signature, so
@@ -127,8 +127,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     text = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>|/\S*/\S+", "", str(error))
-    text = "".join(c if c.isprintable() else " " for c in text)
-    text = " ".join(text.split())[:160] or type(error).__name__
+    text = one_line(text, most=160) if text.strip() else type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         return f"decompression bomb: {text}"
     return f"truncated: {text}" if "truncated" in text.lower() else f"corrupt: {text}"

@@ -12,7 +12,8 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,9 +26,10 @@ from featkit.backbones.checkpoints.tensors import (
     element_size,
     named_tensors,
     storage_key,
+    tensor_shape,
 )
 from featkit.backbones.checkpoints.unpickle import Reference, unpickle
-from featkit.errors import CheckpointError
+from featkit.errors import CheckpointError, one_line
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First value of the files that torch wrote before release 1.6."""
@@ -61,42 +63,74 @@ def open_checkpoint(path: Path) -> dict[str, StoredTensor]:
     Cost:
         About 1 µs an instruction of the pickle; memory in proportion to it.
     """
+    if path.name.endswith(".index.json"):
+        with _errors_of(path):
+            return _open_shards(path)
+    return _open_one(path)
+
+
+def _open_one(path: Path) -> dict[str, StoredTensor]:
+    with _errors_of(path):
+        tensors = _open_file(path)
+    return {
+        name: StoredTensor(tensor.shape, partial(_read, path, name, tensor))
+        for name, tensor in tensors.items()
+    }
+
+
+@contextmanager
+def _errors_of(path: Path, place: str = "") -> Iterator[None]:
+    """Turn whatever damaged bytes can cause into an error of one line that names the file."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(f"{path}: {one_line(place + _reason(error))}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CheckpointError):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"damaged ({one_line(error)})"
+
+
+def _read(path: Path, name: str, tensor: StoredTensor) -> Tensor:
+    with _errors_of(path, f"tensor {one_line(name, most=100)}: "):
+        value = tensor.read()
+        if value.shape != tensor.shape:
+            raise CheckpointError(f"of a type that is not known ({value.dtype})")
+        return value
+
+
+def _open_file(path: Path) -> dict[str, StoredTensor]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
+        raise CheckpointError("no such checkpoint file")
     with path.open("rb") as file:
         start = file.read(32)
     hint = next((hint for magic, hint in _MISTAKEN.items() if start.startswith(magic)), None)
     if hint or not start:
-        raise CheckpointError(f"{path}: {hint or 'an empty file'}")
-    try:
-        if path.name.endswith(".index.json"):
-            return _open_shards(path)
-        if start[8:9] == b"{":
-            return _open_safetensors(path)
-        if start.startswith(b"PK") or zipfile.is_zipfile(path):
-            return _open_zip(path)
-        return _open_stream(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path}: damaged ({error})") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+        raise CheckpointError(hint or "an empty file")
+    if start[8:9] == b"{":
+        return _open_safetensors(path)
+    if start.startswith(b"PK") or zipfile.is_zipfile(path):
+        return _open_zip(path)
+    return _open_stream(path)
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     from safetensors import SafetensorError, safe_open
 
     def read(name: str) -> Tensor:
-        try:
-            tensor: Tensor = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+        tensor: Tensor = file.get_tensor(name)
         return tensor.clone()
 
     try:
         file: Any = safe_open(path, framework="pt")
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        shapes = {
+            name: tensor_shape(file.get_slice(name).get_shape())
+            for name in file.keys()  # noqa: SIM118
+        }
     except SafetensorError as error:
         raise CheckpointError(f"damaged safetensors file ({error})") from error
     return {name: StoredTensor(shape, partial(read, name)) for name, shape in shapes.items()}
@@ -111,6 +145,8 @@ def shard_names(index: Path) -> dict[str, str]:
     Raises:
         CheckpointError: It is no such index, or names a file elsewhere.
     """
+    if not index.is_file():
+        raise CheckpointError("no such checkpoint file")
     if index.stat().st_size > _LARGEST_INDEX:
         raise CheckpointError("too large for an index of safetensors files")
     try:
@@ -118,14 +154,15 @@ def shard_names(index: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError("not an index of safetensors files (no weight_map)") from error
     for _, file in names:
-        if not isinstance(file, str) or Path(file).name != file or "\\" in file:
+        is_name = isinstance(file, str) and file.isprintable() and "\\" not in file
+        if not is_name or file == "" or Path(file).name != file:
             raise CheckpointError(f"names the file {file!r}, which is not one beside it")
     return dict(names)
 
 
 def _open_shards(index: Path) -> dict[str, StoredTensor]:
     names = shard_names(index)
-    shards = {file: open_checkpoint(index.with_name(file)) for file in sorted(set(names.values()))}
+    shards = {file: _open_one(index.with_name(file)) for file in sorted(set(names.values()))}
     for name, file in names.items():
         if name not in shards[file]:
             raise CheckpointError(f"{file} lacks the tensor {name}")
@@ -133,30 +170,25 @@ def _open_shards(index: Path) -> dict[str, StoredTensor]:
 
 
 def _open_zip(path: Path) -> dict[str, StoredTensor]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            pickled = next((name for name in entries if name.endswith("data.pkl")), None)
-            if pickled is None:
-                raise CheckpointError("a zip archive, but not one of PyTorch (no data.pkl)")
-            folder = pickled.removesuffix("data.pkl")
-            if f"{folder}constants.pkl" in entries:
-                raise CheckpointError("a TorchScript archive; save its module's state_dict")
-            _check_sizes(path, entries.values())
-            if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
-                raise CheckpointError("written on a big-endian machine")
-            content = unpickle(io.BytesIO(archive.read(pickled)))
-        prefix = f"{folder}data/"
-        with path.open("rb") as file:
-            spans = {
-                name.removeprefix(prefix): _span(path, file, entry)
-                for name, entry in entries.items()
-                if name.startswith(prefix)
-            }
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"damaged ({error})") from error
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        pickled = next((name for name in entries if name.endswith("data.pkl")), None)
+        if pickled is None:
+            raise CheckpointError("a zip archive, but not one of PyTorch (no data.pkl)")
+        folder = pickled.removesuffix("data.pkl")
+        if f"{folder}constants.pkl" in entries:
+            raise CheckpointError("a TorchScript archive; save its module's state_dict")
+        _check_sizes(path, entries.values())
+        if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
+            raise CheckpointError("written on a big-endian machine")
+        content = unpickle(io.BytesIO(archive.read(pickled)))
+    prefix = f"{folder}data/"
+    with path.open("rb") as file:
+        spans = {
+            name.removeprefix(prefix): _span(path, file, entry)
+            for name, entry in entries.items()
+            if name.startswith(prefix)
+        }
     return named_tensors(content, spans)
 
 

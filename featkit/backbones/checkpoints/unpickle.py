@@ -12,13 +12,19 @@ import pickletools
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from featkit.errors import CheckpointError
+from featkit.errors import CheckpointError, one_line
 
-MOST_INSTRUCTIONS = 4_000_000
+MOST_INSTRUCTIONS = 2_000_000
 """More than any checkpoint has; bounds the time and memory that a hostile pickle can take."""
 
+_MOST_PLACES = 2**32
+"""Of the memo: as many as the binary instructions reach."""
 
-@dataclass(eq=False, repr=False)
+_LONGEST_NAME = 10_000
+"""Of classes and functions."""
+
+
+@dataclass(eq=False, repr=False, slots=True)
 class Stub:
     """An object that was not made, and a class or function that was not imported.
 
@@ -37,16 +43,20 @@ class Stub:
     entries: dict[Any, Any] = field(default_factory=dict)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Reference:
     """What a pickle says lies outside of it, such as the bytes of a tensor."""
 
     key: Any
 
 
-@dataclass(eq=False, repr=False)
-class _UnusualKey:
-    """A dictionary's key that is no plain value; hashing it could take forever."""
+@dataclass(eq=False, repr=False, slots=True)
+class OtherKey:
+    """A dictionary's key that is no string: what others hash to is for the file to choose.
+
+    A hundred thousand numbers of one hash take hours to put into a dictionary; a tuple that holds
+    itself twice, sixty times over, takes forever to hash.
+    """
 
     key: Any
 
@@ -59,8 +69,9 @@ def unpickle(stream: BinaryIO, references: list[Reference] | None = None) -> Any
         references: Gets every reference of the pickle appended.
 
     Returns:
-        Numbers, strings, bytes, tuples, lists and dictionaries as they were; sets as lists;
-        everything else as :class:`Stub` or :class:`Reference`.
+        Numbers, strings, bytes, tuples, lists and dictionaries as they were, but for keys that are
+        no strings (:class:`OtherKey`); sets as lists; everything else as :class:`Stub` or
+        :class:`Reference`.
 
     Raises:
         CheckpointError: The bytes are no pickle, or have more than ``MOST_INSTRUCTIONS``.
@@ -82,8 +93,7 @@ def unpickle(stream: BinaryIO, references: list[Reference] | None = None) -> Any
             machine.step(instruction.name, argument)
         return machine.stack.pop()
     except Exception as error:  # damaged bytes can break any step
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"not a pickle, or damaged ({reason})") from error
+        raise CheckpointError(f"not a pickle, or damaged ({one_line(error, most=100)})") from error
 
 
 class _Machine:
@@ -94,15 +104,20 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.named: dict[str, Stub] = {}
 
     def step(self, name: str, argument: Any) -> None:  # noqa: C901, PLR0912, PLR0915 - a table
         """Carry out one instruction."""
         match name:
             case "BINPUT" | "LONG_BINPUT" | "PUT":
+                if not 0 <= argument < _MOST_PLACES:
+                    raise ValueError("its memo has no such place")
                 self.memo[argument] = self.stack[-1]
             case "MEMOIZE":
                 self.memo[len(self.memo)] = self.stack[-1]
             case "BINGET" | "LONG_BINGET" | "GET":
+                if argument not in self.memo:
+                    raise ValueError("its memo has no such place")
                 self.stack.append(self.memo[argument])
             case "MARK":
                 self.below.append(self.stack)
@@ -134,11 +149,11 @@ class _Machine:
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
             case "GLOBAL":
-                self.stack.append(Stub(argument.replace(" ", ".")))
+                self._name(argument.replace(" ", "."))
             case "STACK_GLOBAL":
-                self.stack.append(Stub(".".join(self._take(2))))
+                self._name(".".join(self._take(2)))
             case "EXT1" | "EXT2" | "EXT4":
-                self.stack.append(Stub(f"extension.{argument}"))
+                self._name(f"extension.{argument}")
             case "REDUCE" | "NEWOBJ":
                 self._make(*self._take(2))
             case "NEWOBJ_EX":
@@ -183,6 +198,13 @@ class _Machine:
         del self.stack[start:]
         return items
 
+    def _name(self, name: str) -> None:
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"a class of a name of {len(name):,} characters")
+        if name not in self.named:
+            self.named[name] = Stub(name)
+        self.stack.append(self.named[name])
+
     def _make(self, maker: Any, args: Any) -> None:
         name = maker.name if isinstance(maker, Stub) else type(maker).__name__
         self.stack.append(Stub(name, args if isinstance(args, tuple) else (args,)))
@@ -197,6 +219,5 @@ class _Machine:
 
 
 def _entries(items: list[Any]) -> dict[Any, Any]:
-    plain = (str, int, float, bytes, type(None))
-    keys = (key if isinstance(key, plain) else _UnusualKey(key) for key in items[::2])
+    keys = (key if isinstance(key, str) else OtherKey(key) for key in items[::2])
     return dict(zip(keys, items[1::2], strict=True))

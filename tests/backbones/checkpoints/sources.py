@@ -76,7 +76,7 @@ def resnet(depth=18, seed=0, width=1, small_images=False):
 
 @functools.cache
 def windowed_resnet(depth, width, width_per_group=64):
-    """A wide ResNet whose tensors share three storages, so that its file takes a tenth of the bytes.
+    """A wide ResNet whose tensors share three storages: its file takes a tenth of the bytes.
 
     ``width_per_group`` 128 is torchvision's wide_resnet50_2.
     """

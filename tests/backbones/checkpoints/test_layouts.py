@@ -184,6 +184,13 @@ def test_every_other_network_of_the_file_can_be_asked_for(sample):
     assert all(role in str(caught.value) for role in sample.nets)
 
 
+def test_what_a_file_does_not_tell_is_asked_for(tmp_path):
+    sample = write("moco-v3-vit-as-deit", tmp_path / "files")
+    with pytest.raises(BackboneError, match=rf"say \?{sample.query} "):
+        load_backbone(str(sample.path))
+    delete(tmp_path / "files")
+
+
 def edited(content, change):
     """A copy of nested dictionaries whose innermost, the state dicts, went through ``change``."""
     if not isinstance(content, dict):
