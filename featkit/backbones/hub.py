@@ -17,7 +17,7 @@ from featkit.backbones.architectures import (
 )
 from featkit.backbones.base import Network
 from featkit.backbones.checkpoints.files import shard_names
-from featkit.errors import BackboneError, DownloadError, FeatkitError
+from featkit.errors import BackboneError, CheckpointError, DownloadError, FeatkitError
 from featkit.registry import did_you_mean
 
 
@@ -145,6 +145,10 @@ def hub_checkpoint(repository: str, filename: str, revision: str | None) -> Path
     path = hub_file(repository, filename, revision)
     if filename.endswith(".index.json"):
         folder = filename.rpartition("/")[0]
-        for part in sorted(set(shard_names(path).values())):
+        try:
+            parts = sorted(set(shard_names(path).values()))
+        except CheckpointError as error:
+            raise CheckpointError(f"hf:{repository}/{filename}: {error}") from error
+        for part in parts:
             hub_file(repository, f"{folder}/{part}".lstrip("/"), revision)
     return path

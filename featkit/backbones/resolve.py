@@ -26,7 +26,10 @@ from featkit.registry import did_you_mean
 from featkit.spec import check_options, int_option, slugify, split_query
 
 _NAMED = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
-_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".th")
+_SUFFIXES = (
+    *(".bin", ".ckpt", ".index", ".json", ".pickle", ".pkl", ".pt", ".pth", ".safetensors"),
+    *(".tar", ".th", ".torch"),
+)
 _PREPROCESSING = ("size", "mean", "std", "interpolation")
 _OPTIONS = ("arch", "revision", "seed", "sha256", "weights", *_PREPROCESSING)
 
@@ -110,7 +113,10 @@ def _three_numbers(spec: str, name: str, text: str) -> tuple[float, ...]:
 def _default_name(target: str) -> str:
     is_hub_file = target.startswith("hf:") and target.count("/") > 1
     if is_hub_file or _is_file(target):
-        return Path(target.partition("@")[0] if is_hub_file else target).stem
+        name = Path(target.partition("@")[0] if is_hub_file else target).stem
+        while Path(name).suffix in _SUFFIXES:
+            name = Path(name).stem
+        return name
     return re.split("[:/]", target)[-1]
 
 

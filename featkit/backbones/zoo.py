@@ -10,12 +10,12 @@ Every address is copied from the document that is named with it.
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from featkit.backbones.cache import cache_folder
 from featkit.errors import BackboneError
 from featkit.registry import Registry, did_you_mean
 
@@ -110,17 +110,6 @@ def zoo_file(name: str, progress: bool = False) -> Path:
     suffixes = "".join(PurePosixPath(urlsplit(entry.url).path).suffixes)
     target = cache_folder() / "zoo" / f"{name}{suffixes}"
     return download(entry.url, target, entry.sha256, progress)
-
-
-def cache_folder() -> Path:
-    """Return where downloads are kept.
-
-    Returns:
-        ``$FEATKIT_CACHE``, else ``$XDG_CACHE_HOME/featkit``, else ``~/.cache/featkit``.
-    """
-    if chosen := os.environ.get("FEATKIT_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featkit"
 
 
 def _natural(name: str) -> list[str | int]:

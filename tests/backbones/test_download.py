@@ -472,9 +472,10 @@ def test_memory_is_bounded(server, target):
 
 
 SCRIPT = textwrap.dedent("""
-    import sys
+    import signal, sys
     from pathlib import Path
     from featkit.backbones.download import download
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     print("ready", flush=True)
     download(sys.argv[1], Path(sys.argv[2]))
     print("done", flush=True)

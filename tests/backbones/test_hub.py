@@ -176,6 +176,14 @@ def hub_files(tmp_path_factory):
         state = build("cifar_resnet20", seed=seed).module.state_dict()
         files[f"/me/cifar/resolve/{revision}/sub/net.safetensors"] = save(state)
         digests["cifar", revision] = hash_tensors(state)
+        parts = {"a.safetensors": {}, "b.safetensors": {}}
+        for number, (name, tensor) in enumerate(state.items()):
+            list(parts.values())[number % 2][name] = tensor
+        names = {name: file for file, part in parts.items() for name in part}
+        folder = f"/me/cifar/resolve/{revision}/parts"
+        files |= {f"{folder}/{file}": save(part) for file, part in parts.items()}
+        files[f"{folder}/net.safetensors.index.json"] = json.dumps({"weight_map": names}).encode()
+        files[f"{folder}/bad.safetensors.index.json"] = b"{}"
         torch.manual_seed(seed)
         module = timm.create_model("mobilenetv3_small_050", num_classes=4)
         config = {
@@ -270,6 +278,23 @@ def test_the_hub_is_asked_for_the_revision_and_then_its_cache(tmp_path, serve, h
     again, stderr = run(tmp_path, server.url, *specs, HF_HUB_OFFLINE="1")
     assert again == wanted
     assert stderr == ""
+
+
+def test_a_checkpoint_in_parts_comes_from_one_revision(tmp_path, serve, hub_files):
+    files, digests = hub_files
+    server = serve(dict(files))
+    index = "hf:me/cifar/parts/net.safetensors.index.json"
+    found, stderr = run(tmp_path, server.url, index, f"{index}@v1", f"{index}?revision=v1")
+    assert [line.split()[2] for line in found] == [
+        digests["cifar", revision] for revision in ("main", "v1", "v1")
+    ]
+    assert stderr == ""
+    bad = index.replace("net.", "bad.")
+    (line,), _ = run(tmp_path, server.url, bad)
+    assert line == f"CheckpointError {bad}: not an index of safetensors files (no weight_map)"
+    server.files = {path: body for path, body in files.items() if "b.safetensors" not in path}
+    (line,), _ = run(tmp_path / "other", server.url, index)
+    assert line.startswith("DownloadError hf:me/cifar/parts/b.safetensors: the weights could not")
 
 
 def test_hub_failures_are_one_line_each(tmp_path, serve, hub_files):

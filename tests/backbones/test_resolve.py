@@ -1,5 +1,7 @@
 """What may be written after -b, what it is called, and what is listed."""
 
+import shutil
+
 import pytest
 import torch
 from torchvision import models
@@ -47,6 +49,21 @@ def test_a_file_is_called_by_its_stem(file, monkeypatch):
     assert load_backbone(f"b={file}?arch=cifar_resnet20").name == "b"
     monkeypatch.chdir(file.parent)
     assert load_backbone(f"{file.name}?arch=cifar_resnet20").name == "my-run.v2"
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("net.pth.tar", "net"),
+        ("model_final_checkpoint_phase199.torch", "model_final_checkpoint_phase199"),
+        ("resnet-1.2.bin", "resnet-1.2"),
+        ("resnet-1.2", "resnet-1"),
+        ("last.ckpt.bak", "last"),
+        ("net.tar.gz.pth", "net.tar.gz"),
+    ],
+)
+def test_endings_of_checkpoints_are_no_part_of_the_name(file, tmp_path, name, called):
+    assert load_backbone(str(shutil.copy(file, tmp_path / name))).name == called
 
 
 @pytest.mark.parametrize("options", ["", "arch=cifar_resnet20&", "weights=student&"])

@@ -3,14 +3,17 @@
 import dataclasses
 import hashlib
 import http.server
+import io
 import re
 import threading
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import torch
+import torchvision
 
-from featkit.backbones.zoo import ZOO, cache_folder, list_zoo, zoo_entry, zoo_file
+from featkit.backbones.resolve import load_backbone
+from featkit.backbones.zoo import ZOO, list_zoo, zoo_entry, zoo_file
 from featkit.errors import BackboneError, DownloadError
 
 # arXiv:2110.10293, appendix A.3
@@ -116,40 +119,21 @@ def test_unknown_names(name, meant):
             look(name)
 
 
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"FEATKIT_CACHE": "/a/b", "XDG_CACHE_HOME": "/c"}, "/a/b"),
-        ({"FEATKIT_CACHE": "~/b"}, "/home/me/b"),
-        ({"FEATKIT_CACHE": "", "XDG_CACHE_HOME": "/c"}, "/c/featkit"),
-        ({"XDG_CACHE_HOME": ""}, "/home/me/.cache/featkit"),
-        ({}, "/home/me/.cache/featkit"),
-    ],
-)
-def test_the_cache_is_where_the_user_wants_it(monkeypatch, variables, folder):
-    monkeypatch.setenv("HOME", "/home/me")
-    for name in ("FEATKIT_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-        if name in variables:
-            monkeypatch.setenv(name, variables[name])
-    assert cache_folder() == Path(folder)
-
-
 @pytest.fixture
 def publish(tmp_path, monkeypatch):
     """Put a file on a server of ours in the place of a published checkpoint."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FEATKIT_CACHE", str(tmp_path / "cache"))
-    asked = []
+    asked, bodies = [], {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
             self.send_response(200)
-            self.send_header("Content-Length", "7")
+            self.send_header("Content-Length", str(len(bodies[self.path])))
             self.end_headers()
-            self.wfile.write(b"weights")
+            self.wfile.write(bodies[self.path])
 
         def log_message(self, *_):
             pass
@@ -158,9 +142,10 @@ def publish(tmp_path, monkeypatch):
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
 
-    def move(name, **changes):
+    def move(name, body=b"weights", **changes):
         entry = zoo_entry(name)
         path = urlsplit(entry.url).path
+        bodies[path] = body
         url = f"http://127.0.0.1:{server.server_port}{path}"
         moved = dataclasses.replace(entry, url=url, **changes)
         monkeypatch.setitem(ZOO._items, name, moved)
@@ -197,3 +182,24 @@ def test_a_published_checksum_is_checked(publish):
         zoo_file("supervised_rn50")
     publish("supervised_rn50", sha256=hashlib.sha256(b"weights").hexdigest()[:8])
     assert zoo_file("supervised_rn50").name == "supervised_rn50.pth"
+
+
+def test_a_name_resolves_to_the_network_of_the_file(publish, monkeypatch):
+    """As Barlow Twins publishes its backbone: names of torchvision, without a head."""
+    net = torchvision.models.resnet50(weights=None).eval()
+    net.fc = torch.nn.Identity()
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    asked = publish("barlow_twins_rn50", buffer.getvalue())
+    backbone = load_backbone("zoo:barlow_twins_rn50")
+    assert backbone.name == "barlow_twins_rn50"
+    assert backbone.network.architecture == "torchvision:resnet50"
+    assert backbone.network.checkpoint.sha256 == hashlib.sha256(buffer.getvalue()).hexdigest()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(backbone.module(images), net(images))
+    assert load_backbone("mine=zoo:barlow_twins_rn50?size=96").preprocessing.size == (96, 96)
+    assert len(asked) == 1
+    for spec in ("zoo:barlow_twins_rn50?revision=a", "zoo:barlow_twins_rn50?weights=none"):
+        with pytest.raises(BackboneError):
+            load_backbone(spec)

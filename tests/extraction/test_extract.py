@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_equal_to_a_plain_loop(photos: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(store[f"{name}/avgpool"].numpy(), wanted, **close)
     maps = by_plain_loop(photos, other, "layer1")
     np.testing.assert_allclose(store["other/layer1"].numpy(), maps, **close)
-    peaks = by_plain_loop(photos, NET, "conv1").max((2, 3))
+    peaks = by_plain_loop(photos, NET, "relu").max((2, 3))
     np.testing.assert_allclose(store["cifar_resnet20/conv1"].numpy(), peaks, **close)
     folder = ImageFolder(str(photos))
     assert store.samples.labels is not None
@@ -203,6 +204,35 @@ def test_every_part_of_the_preprocessing_counts(
     other = dataclasses.replace(backbone, network=network)
     with pytest.raises(ConflictError, match=f"preprocessing.{next(iter(change))}"):
         featkit.extract(photos, other, tmp_path / "s", **common)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["size=40", "mean=0.5", "std=0.2,0.3,0.4", "interpolation=box"])
+def test_another_preprocessing_of_a_checkpoint_is_another_table(
+    photos: Path, tmp_path: Path, option: str
+) -> None:
+    path = tmp_path / "net.th"
+    torch.save({"state_dict": load_backbone(NET).module.state_dict()}, path)
+    before = extract(photos, tmp_path / "s", str(path))["net"].numpy()
+    with pytest.raises(ConflictError, match=f"preprocessing.{option.partition('=')[0]}"):
+        extract(photos, tmp_path / "s", f"{path}?{option}")
+    after = extract(photos, tmp_path / "s", f"other={path}?{option}")["other"].numpy()
+    assert not np.allclose(before, after, rtol=1e-2)
+
+
+def test_a_table_tells_how_its_checkpoint_was_understood(photos: Path, tmp_path: Path) -> None:
+    state = load_backbone(NET).module.state_dict()
+    path = tmp_path / "net.pth.tar"
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    store = extract(photos, tmp_path / "s", str(path), f"{NET}&seed=1", taps=["res4", "head"])
+    report = store["net/res4"].checkpoint
+    assert report is not None
+    assert report == store["net/head"].checkpoint
+    assert report["file"] == "net.pth.tar"
+    assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert report["architecture"] == "cifar_resnet20"
+    assert report["tensors"] == len(state)
+    assert len(report["heads"]) == 1
+    assert store["cifar_resnet20/res4"].checkpoint is None
 
 
 def test_weights_that_change_in_memory_are_noticed(photos: Path, tmp_path: Path) -> None:

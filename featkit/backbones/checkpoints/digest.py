@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from featkit.backbones.zoo import cache_folder
+from featkit.backbones.cache import cache_folder
 
 
 def file_sha256(path: Path) -> str:

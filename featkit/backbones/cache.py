@@ -1,0 +1,17 @@
+"""Where what was downloaded or computed once is kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads and digests are kept in.
+
+    Returns:
+        ``$FEATKIT_CACHE``, else ``$XDG_CACHE_HOME/featkit``, else ``~/.cache/featkit``.
+    """
+    if chosen := os.environ.get("FEATKIT_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featkit"
