@@ -55,14 +55,16 @@ def layers(backbone: str) -> None:
         )
     click.echo(table_text(rows))
     total = sum(p.numel() for p in loaded.module.parameters())
-    recipe = loaded.preprocessing
+    recipe, report = loaded.preprocessing, loaded.network.checkpoint
+    is_assumed = report is not None and report.preprocessing == "architecture"
     click.echo(f"\n{loaded.network.architecture}, {total:,} parameters, input {height} px")
     click.echo(
         f"preprocessing: resize {recipe.resize} {recipe.interpolation}, "
         f"mean {_numbers(recipe.mean)}, std {_numbers(recipe.std)}"
+        + (" (the usual one; the file does not tell)" if is_assumed else "")
     )
-    if loaded.network.checkpoint is not None:
-        click.echo(_report_text(loaded.network.checkpoint))
+    if report is not None:
+        click.echo(_report_text(report))
     try:
         click.echo(f"default tap: {default_tap(loaded, outputs)}")
     except BackboneError:

@@ -88,8 +88,8 @@ def _build_torchvision(name: str, seed: int, num_classes: int | None) -> Network
         options |= {"init_weights": True, "aux_logits": False}
     with seeded(seed):
         module = builder(weights=None, **options).eval()
-    preprocessing = torchvision_preprocessing(models.get_model_weights(name).DEFAULT)
-    return Network(f"torchvision:{name}", module, preprocessing)
+    first_published = next(iter(models.get_model_weights(name)))  # as others train it too
+    return Network(f"torchvision:{name}", module, torchvision_preprocessing(first_published))
 
 
 def check_timm_name(name: str) -> None:

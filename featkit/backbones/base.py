@@ -28,6 +28,8 @@ class CheckpointReport:
         heads: The widths of the head that was kept, such as ``2048 → 128``; empty where the file
             has none.
         left_out: Parts of the file that belong to heads which were not kept.
+        preprocessing: Whose it is: the ``layout``'s, the ``user``'s, or, where the file does not
+            tell, the usual one of the ``architecture``.
     """
 
     file: str
@@ -39,6 +41,7 @@ class CheckpointReport:
     tensors: int
     heads: tuple[str, ...]
     left_out: tuple[str, ...]
+    preprocessing: str
 
 
 @dataclass(frozen=True)

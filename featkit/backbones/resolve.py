@@ -72,9 +72,10 @@ def load_backbone(text: str) -> Backbone:
     target, options = split_query(spec)
     check_options(spec, options, _OPTIONS)
     network = _network(spec, target, options)
-    network = dataclasses.replace(
-        network, preprocessing=_preprocessing(spec, network.preprocessing, options)
-    )
+    recipe, report = _preprocessing(spec, network.preprocessing, options), network.checkpoint
+    if report is not None and options.keys() & set(_PREPROCESSING):
+        report = dataclasses.replace(report, preprocessing="user")
+    network = dataclasses.replace(network, preprocessing=recipe, checkpoint=report)
     return Backbone(name or slugify(_default_name(target)), spec, network)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,8 @@ class Choice:
         layout: The kind of file.
         role: The network's role in it.
         network: Its tensors.
-        others: The other networks of the file, by role.
-        alone: Whether the user pointed at it where the layout is unknown, so that what stands
-            beside it means nothing.
+        others: The other networks of the file, by role or place.
+        alone: Whether the user pointed at its place, so that what stands beside it means nothing.
     """
 
     layout: Layout
@@ -40,9 +40,17 @@ class Choice:
         """Read the architecture off shapes and layout.
 
         Raises:
-            CheckpointError: featkit has no such network.
+            CheckpointError: featkit has no such network, or cannot tell it from another.
         """
-        name = self.network.architecture()
+        try:
+            name = self.network.architecture()
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error} (layout: {self.layout.name}, weights: {self.role}); featkit knows no "
+                f"such network by its tensors: say which it is with ?arch=, as in ?arch=timm:NAME"
+            ) from error
+        if name in self.layout.doubts:
+            raise CheckpointError(self.layout.doubts[name])
         variant = self.layout.variants.get(name)
         if variant is None and f"{name}_heads12" in NETS and self._has_fixed_positions():
             raise CheckpointError(
@@ -62,7 +70,7 @@ def choose_network(tensors: Tensors, names: Sequence[str] | None, weights: str |
     Args:
         tensors: Of the file.
         names: Of the tensors that the network must have, if its architecture is given.
-        weights: The role asked for; None for the layout's default.
+        weights: The role or place asked for; None for the layout's default.
 
     Raises:
         CheckpointError: There is none, there are several that cannot be told apart, or none has
@@ -72,39 +80,59 @@ def choose_network(tensors: Tensors, names: Sequence[str] | None, weights: str |
     if names is not None and not any(set(names) <= n.tensors.keys() for n in networks):
         networks = find_by_names(tensors, names) or networks
     if not networks:
-        some = ", ".join([*list(tensors)[:6], *["…"] * (len(tensors) > 6)]) or "nothing"
-        raise CheckpointError(
-            f"no network that featkit knows ({len(tensors)} tensors: {some}); "
-            f"say which network it is with ?arch=, such as ?arch=timm:NAME"
-        )
-    known = find_layout(list(tensors), networks)
-    if known is None:
-        return _choose_unknown(networks, weights)
-    layout, roles = known
-    role = weights or next(iter(roles))
-    if role not in roles:
-        raise CheckpointError(
-            f"no weights {role!r} in this {layout.name} file: {did_you_mean(role, roles)}"
-        )
-    others = {name: network for name, network in roles.items() if name != role}
-    return Choice(layout, role, roles[role], others)
-
-
-def _choose_unknown(networks: Sequence[FoundNetwork], weights: str | None) -> Choice:
-    """Take a network from where no layout has one: the only one, or the one that is named."""
+        raise CheckpointError(_nothing_known(list(tensors)))
+    layout, roles = find_layout(list(tensors), networks) or _unknown_layout(networks)
     roots = {network.root: network for network in networks}
-    first = next(iter(roots))
-    if len(roots) == 1 and weights in (None, "student"):
-        return Choice(Layout(f"a network at {first}", {}), "student", roots[first], {})
-    if weights is None:
+    beside = {
+        root: network
+        for root, network in roots.items()
+        if network not in roles.values() and not re.match(layout.others, root)
+    }
+    role = weights or next(iter(roles), None)
+    if role is None:
         raise CheckpointError(
-            f"several networks, at {', '.join(roots)}; say which with ?weights={first}"
+            f"several networks, at {', '.join(roots)}; say which with ?weights={next(iter(roots))}"
         )
-    if weights not in roots:
+    if role not in roles | roots:
         raise CheckpointError(
-            f"no network at {weights!r}: {did_you_mean(weights, ['student', *roots])}"
+            f"no weights {role!r} in this {layout.name} file: "
+            f"{did_you_mean(role, [*roles, *beside])}"
         )
-    others = {root: network for root, network in roots.items() if root != weights}
-    return Choice(
-        Layout(f"a network at {weights}", {}), weights, roots[weights], others, alone=True
-    )
+    others = {name: n for name, n in (roles | beside).items() if name != role}
+    if role in roles:
+        return Choice(layout, role, roles[role], others)
+    return Choice(Layout(f"a network at {role}", {}), role, roots[role], others, alone=True)
+
+
+def _unknown_layout(
+    networks: Sequence[FoundNetwork],
+) -> tuple[Layout, dict[str, FoundNetwork]]:
+    """Take the only network of a file for the one that was trained; several have no roles."""
+    roots = {network.root: network for network in networks}
+    if len(roots) > 1:
+        return Layout("unknown", {}), {}
+    ((root, network),) = roots.items()
+    return Layout(f"a network at {root}", {}), {"student": network}
+
+
+_ELSEWHERE = (
+    (r"(?:.*/)?(?:\w*res_?net\w*|\w*mlp\w*)/~/", "parameters of Haiku; convert them to PyTorch"),
+    (r".*/(?:kernel|gamma|moving_mean)\b", "variables of TensorFlow; convert them to PyTorch"),
+    (
+        r".*(?:embeddings\.cls_token|embedder\.embedder\.|encoder\.layer\.0\.)",
+        "names of the transformers library; give the same network by timm's or torchvision's names",
+    ),
+)
+"""Names of tensors that tell what else a file is."""
+
+
+def _nothing_known(names: Sequence[str]) -> str:
+    if not names:
+        return (
+            "no tensors in it; of a training run that was saved in parts, give the file that they "
+            "were joined into"
+        )
+    some = ", ".join([*names[:6], *["…"] * (len(names) > 6)])
+    hints = (hint for pattern, hint in _ELSEWHERE if any(re.match(pattern, n) for n in names))
+    advice = next(hints, "say which network it is with ?arch=, such as ?arch=timm:NAME")
+    return f"no network that featkit knows ({len(names)} tensors: {some}); {advice}"

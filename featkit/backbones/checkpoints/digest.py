@@ -1,4 +1,4 @@
-"""A file's sha256, computed once."""
+"""The sha256 of files, computed once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from featkit.backbones.cache import cache_folder
+from featkit.backbones.checkpoints.files import shard_names
 
 
 def file_sha256(path: Path) -> str:
@@ -43,6 +44,23 @@ def file_sha256(path: Path) -> str:
     with contextlib.suppress(OSError):
         _write(note, json.dumps({"stamp": stamp, "sha256": digest}))
     return digest
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Return what identifies a checkpoint's bytes.
+
+    Of a file it is the sha256; of an index of several it is the sha256 over what the command
+    ``sha256sum`` prints for the index and then the others in alphabetical order.
+
+    Raises:
+        CheckpointError: It is no index.
+        OSError: A file cannot be read.
+    """
+    if not path.name.endswith(".index.json"):
+        return file_sha256(path)
+    files = [path, *(path.with_name(name) for name in sorted(set(shard_names(path).values())))]
+    lines = (f"{file_sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _write(note: Path, text: str) -> None:

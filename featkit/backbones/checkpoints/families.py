@@ -48,8 +48,7 @@ class FoundNetwork:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(
-                f"looks like {self.family.name}, but of no known kind (at {error}); say which "
-                f"network it is with ?arch="
+                f"looks like {self.family.name}, but not whole, or of no known kind (at {error})"
             ) from error
 
 
@@ -222,6 +221,17 @@ def identify_alexnet(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return alexnet_name(channels, has_bn, has_sobel, is_conv_only)
 
 
+def _identify_linear_stem(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Read a ResNet off the shapes whose stem is a convolution and a batch norm only.
+
+    Where the first stage stands at 2 in a row, nothing can stand between it and the batch norm.
+    """
+    name = identify_resnet(shapes)
+    if not name.endswith("_32px"):
+        raise CheckpointError(f"{name} without a ReLU in its stem")
+    return f"{name}_linear_stem"
+
+
 def _refuse_selective_kernels(_: Mapping[str, tuple[int, ...]]) -> str:
     raise CheckpointError("a ResNet with selective kernels (sk1), which featkit does not have")
 
@@ -238,23 +248,23 @@ FAMILIES = (
         identify_resnet,
     ),
     Family(
-        "the children of a ResNet in a row",
-        ("0.weight", "4.0.conv1.weight"),
-        (
-            (r"^0\.", "conv1."),
-            (r"^1\.", "bn1."),
-            *_stages(r"^{}\.", first=4),
-        ),
-        identify_resnet,
-    ),
-    Family(
-        "the children of a ResNet for small images in a row",
+        "the children of a ResNet without a ReLU in its stem, in a row",
         ("0.weight", "2.0.conv1.weight"),
         (
             (r"^0\.", "conv1."),
             (r"^1\.", "bn1."),
             *_stages(r"^{}\.", first=2),
             (r"\.shortcut\.", ".downsample."),
+        ),
+        _identify_linear_stem,
+    ),
+    Family(
+        "the children of a ResNet in a row",
+        ("0.weight", "4.0.conv1.weight"),
+        (
+            (r"^0\.", "conv1."),
+            (r"^1\.", "bn1."),
+            *_stages(r"^{}\.", first=4),
         ),
         identify_resnet,
     ),
@@ -276,7 +286,7 @@ FAMILIES = (
         identify_resnet,
     ),
     Family(
-        "a ResNet converted from SimCLR v2",
+        "a ResNet with selective kernels, converted from SimCLR v2",
         ("net.0.0.weight", "net.1.blocks.0.net.2.main_conv.0.weight"),
         (),
         _refuse_selective_kernels,

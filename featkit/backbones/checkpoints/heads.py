@@ -106,7 +106,7 @@ def _layer(tensors: Tensors) -> nn.Module:
 
 
 def _linear(weight: Tensor, bias: StoredTensor | None = None) -> nn.Linear:
-    if weight.ndim != 2:
+    if weight.ndim != 2 or not weight.is_floating_point():
         raise ValueError("not a linear layer")
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.float())
@@ -193,6 +193,13 @@ def describe_head(head: nn.Module) -> str:
     Example:
         >>> describe_head(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)))
         '8 → 4 → 2'
+        >>> describe_head(PrototypeHead(nn.Linear(8, 4), [nn.Linear(4, 2), nn.Linear(4, 3)]))
+        '8 → 4 → 2 + 3'
     """
+    if isinstance(head, PrototypeHead):
+        counts = " + ".join(str(layer.out_features) for layer in head.prototypes)
+        return f"{describe_head(head.projection) or input_width(head)} → {counts}"
     layers = [m for m in head.modules() if isinstance(m, nn.Linear)]
+    if not layers:
+        return ""
     return " → ".join(str(n) for n in [layers[0].in_features, *(m.out_features for m in layers)])

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from featkit.backbones.checkpoints.families import FoundNetwork
-from featkit.backbones.nets.recipes import IMAGENET, UNIT_RANGE
+from featkit.backbones.nets.recipes import IMAGENET, IMAGENET_BICUBIC, UNIT_RANGE
 from featkit.data.preprocessing import Preprocessing
 
-_WRAPPED = r"(?:module\.|_orig_mod\.)*"
+_WRAPPED = r"(?:module\.|_orig_mod\.|model\.)*"
 _DICT = rf"(?:(?:state_dict|model|net|network|params)/)?{_WRAPPED}"
-_TRUNK = r"(?:base_model\.)?(?:_feature_blocks\.)?"
+_CLASSY = r"(?:classy_state_dict/)?"
+_TRUNK = rf"{_WRAPPED}(?:base_model\.)?(?:_feature_blocks\.)?"
 _MOMENTUM = r"(?:momentum_teacher|moco_encoder|momentum_encoder)\.(?:module\.)?"
 
 
@@ -30,11 +31,13 @@ class Layout:
         networks: Where each of its networks is, by role; the first that is there is the default.
         heads: Where the head of each role is, if not inside the network.
         others: What else may stand beside the network without being missed.
-        requires: A name that must be there for the layout to be believed.
+        requires: Names that must all be there for the layout to be believed.
         order: Two names of which the first must come first.
         preprocessing: What its networks were trained with, if not the usual.
         normalizes: Whether the heads beside its networks end in a normalisation.
+        head_is_random: Whether its converter leaves a part of the classifier random.
         variants: Architectures that shapes cannot tell apart: what is built instead.
+        doubts: Architectures that neither shapes nor layout tell apart: what to ask.
         source: The program that writes such files.
     """
 
@@ -42,11 +45,13 @@ class Layout:
     networks: Mapping[str, str]
     heads: Mapping[str, str] = field(default_factory=dict)
     others: str = r"(?!)"
-    requires: str = ""
+    requires: tuple[str, ...] = ()
     order: tuple[str, str] | None = None
     preprocessing: Preprocessing | None = None
     normalizes: bool = False
+    head_is_random: bool = False
     variants: Mapping[str, str] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
 
     def roles(self, networks: Sequence[FoundNetwork]) -> dict[str, FoundNetwork]:
@@ -63,7 +68,7 @@ class Layout:
         if self.order is not None:
             first, second = (_position(pattern, names) for pattern in self.order)
             return first < second < len(names)
-        return not self.requires or _position(self.requires, names) < len(names)
+        return all(_position(pattern, names) < len(names) for pattern in self.requires)
 
 
 def _position(pattern: str, names: Sequence[str]) -> int:
@@ -87,16 +92,16 @@ LAYOUTS = (
     Layout(
         "VISSL training",
         {
-            "student": rf"classy_state_dict/base_model/model/trunk/{_TRUNK}",
-            "teacher": rf"classy_state_dict/loss/{_MOMENTUM}trunk\.{_TRUNK}",
-            "average": rf"classy_state_dict/ema_model/model/trunk/{_TRUNK}",
+            "student": rf"{_CLASSY}(?:base_model/)?(?:model/)?trunk/{_TRUNK}",
+            "teacher": rf"{_CLASSY}loss/{_MOMENTUM}trunk\.{_TRUNK}",
+            "average": rf"{_CLASSY}ema_model/model/trunk/{_TRUNK}",
         },
         heads={
-            "student": r"classy_state_dict/base_model/model/heads/",
-            "teacher": rf"classy_state_dict/loss/{_MOMENTUM}heads\.",
-            "average": r"classy_state_dict/ema_model/model/heads/",
+            "student": rf"{_CLASSY}(?:base_model/)?(?:model/)?heads/{_WRAPPED}",
+            "teacher": rf"{_CLASSY}loss/{_MOMENTUM}heads\.",
+            "average": rf"{_CLASSY}ema_model/model/heads/{_WRAPPED}",
         },
-        others=r"classy_state_dict/loss/",
+        others=rf"{_CLASSY}loss/",
         source="github.com/facebookresearch/vissl, vissl/models/base_ssl_model.py",
     ),
     Layout(
@@ -112,7 +117,7 @@ LAYOUTS = (
         "VISSL",
         {
             "student": r"(?:(?:classy_state_dict|model_state_dict)/)?"
-            rf"{_WRAPPED}trunk\.(?:base_model\.)?|model_state_dict/{_WRAPPED}"
+            rf"{_WRAPPED}trunk\.(?:base_model\.)?"
         },
         heads={"student": rf"(?:(?:classy_state_dict|model_state_dict)/)?{_WRAPPED}heads\."},
         source="github.com/facebookresearch/vissl, vissl/utils/checkpoint.py",
@@ -132,9 +137,9 @@ LAYOUTS = (
         source="github.com/facebookresearch/moco-v3, moco/builder.py, vits.py",
     ),
     Layout(
-        "PyContrast",
+        "PyContrast or SupContrast",
         {
-            "student": rf"(?:model/)?{_WRAPPED}encoder\.",
+            "student": rf"(?:model/)?{_WRAPPED}encoder\.(?:module\.)?",
             "teacher": rf"model_ema/{_WRAPPED}encoder\.",
         },
         heads={
@@ -142,6 +147,7 @@ LAYOUTS = (
             "teacher": rf"model_ema/{_WRAPPED}head\.",
         },
         others=rf"(?:model(?:_ema)?/)?{_WRAPPED}(?:head_jig|jigsaw)",
+        requires=(rf"(?:model/)?{_WRAPPED}head\.",),
         normalizes=True,
         source="github.com/HobbitLong/PyContrast, pycontrast/networks/build_backbone.py",
     ),
@@ -159,6 +165,7 @@ LAYOUTS = (
             "student": rf"student/{_WRAPPED}(?:backbone\.)?",
         },
         heads={"teacher": rf"teacher/{_WRAPPED}head\.", "student": rf"student/{_WRAPPED}head\."},
+        preprocessing=IMAGENET_BICUBIC,
         source="github.com/facebookresearch/dino, main_dino.py",
     ),
     Layout(
@@ -166,6 +173,7 @@ LAYOUTS = (
         {"student": rf"model/{_WRAPPED}backbone\."},
         heads={"student": rf"model/{_WRAPPED}projector\."},
         others=rf"model/{_WRAPPED}bn\.",
+        requires=(rf"model/{_WRAPPED}projector\.",),
         source="github.com/facebookresearch/barlowtwins, main.py; vicreg, main_vicreg.py",
     ),
     Layout(
@@ -179,7 +187,7 @@ LAYOUTS = (
             "student": rf"{_DICT}student_(?:projection_)?head\.",
         },
         others=rf"{_DICT}(?:criterion|online_classifier|knn_classifier)",
-        requires=rf"{_DICT}student_backbone\.",
+        requires=(rf"{_DICT}student_backbone\.",),
         source="github.com/lightly-ai/lightly, examples/pytorch/dino.py, benchmarks/imagenet",
     ),
     Layout(
@@ -194,7 +202,7 @@ LAYOUTS = (
         },
         others=rf"{_DICT}(?:prediction_head|prototypes|start_queue|queues?|criterion"
         r"|online_classifier|knn_classifier|memory_bank)",
-        requires=rf"{_DICT}projection_head\.",
+        requires=(rf"{_DICT}projection_head\.",),
         source="github.com/lightly-ai/lightly, examples/pytorch, benchmarks/imagenet",
     ),
     Layout(
@@ -209,9 +217,31 @@ LAYOUTS = (
         },
         others=rf"state_dict/{_WRAPPED}(?:(?:momentum_)?classifier|predictor|prototypes|queue"
         r"|centroids|\w+_loss_func)",
-        requires=rf"state_dict/{_WRAPPED}(?:projector|head|classifier)\.",
+        requires=(
+            rf"state_dict/{_WRAPPED}classifier\.",
+            rf"state_dict/{_WRAPPED}(?:projector|head|momentum_(?:backbone|encoder))\.",
+        ),
         variants={f"resnet{d}_32px": f"resnet{d}_32px_pad2" for d in (18, 50)},
         source="github.com/vturrisi/solo-learn, solo/methods/base.py",
+    ),
+    Layout(
+        "SimSiam",
+        {"student": rf"{_DICT}encoder\."},
+        others=rf"{_DICT}predictor\.",
+        requires=(rf"{_DICT}predictor\.",),
+        source="github.com/facebookresearch/simsiam, simsiam/builder.py",
+    ),
+    Layout(
+        "Lightning classifier",
+        {"student": rf"state_dict/{_WRAPPED}(?:backbone|encoder)\."},
+        heads={"student": rf"state_dict/{_WRAPPED}classifier\."},
+        requires=(rf"state_dict/{_WRAPPED}classifier\.",),
+        doubts={
+            f"resnet{d}_32px": f"a first convolution whose padding cannot be seen: say "
+            f"?arch=resnet{d}_32px_pad2 if it is from solo-learn, ?arch=resnet{d}_32px if not"
+            for d in (18, 50)
+        },
+        source="github.com/vturrisi/solo-learn, solo/methods/linear.py",
     ),
     Layout(
         "timm, with a moving average",
@@ -219,21 +249,21 @@ LAYOUTS = (
             "teacher": rf"(?:state_dict_ema|model_ema)/{_WRAPPED}",
             "student": rf"(?:state_dict|model)/{_WRAPPED}",
         },
-        requires=r"(?:state_dict_ema|model_ema)/",
+        requires=(r"(?:state_dict_ema|model_ema)/",),
         source="github.com/huggingface/pytorch-image-models, timm/models/_helpers.py",
     ),
     Layout(
         "SwAV, DeepCluster v2 or SeLa v2",
         {"student": _DICT},
         heads={"student": rf"{_DICT}(?=projection_head\.|prototypes)"},
-        requires=rf"{_DICT}(?:projection_head|prototypes)",
+        requires=(rf"{_DICT}(?:projection_head|prototypes)",),
         source="github.com/facebookresearch/swav, src/resnet50.py",
     ),
     Layout(
         "Caffe2",
         {"student": r"(?:blobs/)?"},
         others=r"(?:blobs/)?(?:lr|model_iter|.*_momentum)$",
-        requires=r"(?:blobs/)?conv1_w$",
+        requires=(r"(?:blobs/)?conv1_w$",),
         source="github.com/facebookresearch/vissl, convert_caffe2_to_torchvision_resnet.py",
     ),
     Layout(
@@ -241,8 +271,13 @@ LAYOUTS = (
         {"student": _DICT},
         order=(rf"{_DICT}layer1\.0\.downsample\.0\.", rf"{_DICT}layer1\.0\.conv1\."),
         preprocessing=UNIT_RANGE,
+        head_is_random=True,
         source="github.com/tonylins/simclr-converter, resnet_wider.py",
     ),
-    Layout("state dict", {"student": _DICT}, source="github.com/pytorch/vision"),
+    Layout(
+        "state dict",
+        {"student": rf"{_DICT}|model_state_dict/{_WRAPPED}"},
+        source="github.com/pytorch/vision",
+    ),
 )
 """Every layout that is known; the first that fits counts."""

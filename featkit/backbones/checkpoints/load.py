@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from featkit.backbones.architectures import build
 from featkit.backbones.base import CheckpointReport, Network
 from featkit.backbones.checkpoints.choose import Choice, choose_network
-from featkit.backbones.checkpoints.digest import file_sha256
+from featkit.backbones.checkpoints.digest import checkpoint_sha256
 from featkit.backbones.checkpoints.families import Tensors
 from featkit.backbones.checkpoints.files import open_checkpoint
 from featkit.backbones.checkpoints.heads import Normalize, build_head, describe_head, input_width
@@ -22,6 +22,9 @@ from featkit.backbones.layer_names import classifier_path
 from featkit.errors import CheckpointError, one_line
 
 _COUNTER = "num_batches_tracked"
+
+_TRAINING_ONLY = (_COUNTER, "mask_token", "n_averaged")
+"""Ends of names that no network needs to compute features."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -74,7 +77,7 @@ def load_checkpoint(
 
 def _load(path: Path, architecture: str | None, weights: str | None, sha256: str | None) -> Network:
     tensors = open_checkpoint(path)
-    digest = file_sha256(path)
+    digest = checkpoint_sha256(path)
     if sha256 is not None and not digest.startswith(sha256.lower()):
         raise CheckpointError(f"damaged, or another file: its sha256 is {digest}, not {sha256}")
     network = build(architecture) if architecture else None
@@ -87,7 +90,7 @@ def _load(path: Path, architecture: str | None, weights: str | None, sha256: str
     head = _build_head(choice, network, {name: tensors[key] for name, key in kept.items()})
     if head is None:
         left_out |= set(kept.values())
-    _check(network, choice, tensors, known=left_out | set(kept.values()))
+    _check(network, choice, tensors, left_out | set(kept.values()), is_given=bool(architecture))
     used = _fill(network.module, choice.network.tensors, _own_names(network.module))
     if head_path is not None:
         _replace(network.module, head_path, head or nn.Identity())
@@ -101,6 +104,7 @@ def _load(path: Path, architecture: str | None, weights: str | None, sha256: str
         tensors=used + len(kept) * (head is not None),
         heads=(describe_head(head),) if head else (),
         left_out=tuple(sorted({key.rpartition(".")[0] for key in left_out})),
+        preprocessing="layout" if choice.layout.preprocessing else "architecture",
     )
     return replace(
         network,
@@ -128,7 +132,7 @@ def _head_tensors(
     A head beside the network (a projector) goes before one inside it (a classifier).
     """
     inside: dict[str, str] = {}
-    for place in filter(None, (head_path, "fc", "linear")):
+    for place in filter(None, (head_path, "fc", "linear", "classifier", "head")):
         inside = inside or {
             name.removeprefix(f"{place}."): key
             for name, key in choice.network.origin.items()
@@ -140,7 +144,8 @@ def _head_tensors(
         match = re.match(pattern or "", key)
         if match:
             beside[key[match.end() :]] = key
-    kept = (beside or inside) if head_path is not None else {}
+    own = {} if choice.layout.head_is_random else inside
+    kept = (beside or own) if head_path is not None else {}
     return kept, (set(inside.values()) | set(beside.values())) - set(kept.values())
 
 
@@ -165,11 +170,21 @@ def _build_head(
         )
     if head is None or input_width(head) != own.in_features:
         return None
+    _check_finite("the head", head.state_dict().values())
     return nn.Sequential(head, Normalize()) if choice.layout.normalizes else head
 
 
-def _check(network: Network, choice: Choice, tensors: Tensors, known: set[str]) -> None:
+def _check(
+    network: Network, choice: Choice, tensors: Tensors, known: set[str], is_given: bool
+) -> None:
     """Prove that the file has every tensor of the network, and nothing that was not understood.
+
+    Args:
+        network: What the file was taken for.
+        choice: Where in the file it was found.
+        tensors: Of the file.
+        known: Names that belong to heads.
+        is_given: Whether the user said which network it is.
 
     Raises:
         CheckpointError: It has not.
@@ -197,9 +212,18 @@ def _check(network: Network, choice: Choice, tensors: Tensors, known: set[str]) 
     if problems:
         raise CheckpointError(
             f"not the weights of {network.architecture}, which it was taken for (layout: "
-            f"{choice.layout.name}, weights: {choice.role}): tensors {'; '.join(problems)}; say "
-            f"which network it is with ?arch="
+            f"{choice.layout.name}, weights: {choice.role}): tensors {'; '.join(problems)}; "
+            + _way_out(choice, surplus, is_whole=not missing and not reshaped, is_given=is_given)
         )
+
+
+def _way_out(choice: Choice, surplus: Iterable[str], is_whole: bool, is_given: bool) -> str:
+    root = choice.network.root
+    if is_whole and root and not any(key.startswith(root) for key in surplus):
+        return f"to load the network alone, without what stands beside it, say ?weights={root}"
+    if is_given:
+        return "say another network with ?arch=, or leave it out to have it read off the tensors"
+    return "say which network it is with ?arch="
 
 
 def _beside(choice: Choice, tensors: Tensors) -> Iterable[str]:
@@ -211,7 +235,7 @@ def _beside(choice: Choice, tensors: Tensors) -> Iterable[str]:
     for key in tensors:
         is_inside = key.startswith(scope) and (choice.alone or "/" not in key[len(scope) :])
         is_known = key.startswith(tuple(others)) or any(re.match(p, key) for p in patterns)
-        if is_inside and not is_known and not key.endswith(_COUNTER):
+        if is_inside and not is_known and not key.endswith(_TRAINING_ONLY):
             yield key
 
 
@@ -229,12 +253,19 @@ def _fill(module: nn.Module, tensors: Mapping[str, StoredTensor], names: Iterabl
     ]
     count = 0
     for name in (*names, *counters):
-        tensor = tensors[name].read()
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"damaged, or training diverged: {name} is not finite")
-        state[name].data = tensor.to(state[name].dtype)
+        tensor, wanted = tensors[name].read(), state[name].dtype
+        if wanted.is_floating_point and not tensor.is_floating_point():
+            raise CheckpointError(f"the values of {name} are {tensor.dtype}, not real numbers")
+        state[name].data = tensor.to(wanted)
+        _check_finite(name, [state[name]])
         count += 1
     return count
+
+
+def _check_finite(name: str, tensors: Iterable[Tensor]) -> None:
+    for tensor in tensors:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"damaged, or training diverged: {name} is not finite")
 
 
 def _replace(module: nn.Module, path: str, new: nn.Module) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ LONGEST_NAME = 10_000
 _MOST_DIMENSIONS = 64
 
 _MOST_WRAPPERS = 8
+
+_PART = 1 << 20
 
 _TENSOR = re.compile(
     r"torch\._utils\._rebuild_tensor(_v[23])?"
@@ -75,7 +77,7 @@ class StoredTensor:
     read: Callable[[], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Span:
     """Bytes of a file, with the checksum that they should have, if one is known."""
 
@@ -84,21 +86,34 @@ class Span:
     size: int
     crc: int | None = None
 
-    def read(self) -> Tensor:
-        """Read the bytes.
+    def read(self, start: int, stop: int) -> Tensor:
+        """Read some of the bytes.
 
         Raises:
-            CheckpointError: They are not there any more, or do not fit the checksum.
+            CheckpointError: They are not there any more, or do not all fit the checksum.
+
+        Cost:
+            One pass over them; the first time over all, for the checksum. Memory for them.
         """
-        buffer = torch.empty(self.size, dtype=torch.uint8)
+        buffer = torch.empty(stop - start, dtype=torch.uint8)
         view: Any = buffer.numpy()
         with self.path.open("rb") as file:
-            file.seek(self.offset)
-            if file.readinto(view) != self.size:
+            file.seek(self.offset + start)
+            if file.readinto(view) != stop - start:
                 raise CheckpointError("the file is shorter than it was")
-        if self.crc is not None and zlib.crc32(view) != self.crc:
-            raise CheckpointError("damaged (it does not fit its checksum)")
+            if self.crc is not None:
+                found = zlib.crc32(view) if len(view) == self.size else self._checksum(file)
+                if found != self.crc:
+                    raise CheckpointError("damaged (it does not fit its checksum)")
+                self.crc = None
         return buffer
+
+    def _checksum(self, file: BinaryIO) -> int:
+        found, left = 0, self.size
+        file.seek(self.offset)
+        while part := file.read(min(left, _PART)):
+            found, left = zlib.crc32(part, found), left - len(part)
+        return found
 
 
 def element_size(reference: Reference) -> int:
@@ -263,11 +278,10 @@ def _torch_reader(
         raise CheckpointError("it lies outside of its storage")
 
     def read() -> Tensor:
-        storage = span.read()
-        storage = storage[: len(storage) // dtype.itemsize * dtype.itemsize].view(dtype)
-        tensor = storage.as_strided(shape, steps, offset)
-        whole = tensor.is_contiguous() and tensor.numel() == storage.numel()
-        return tensor if whole else tensor.contiguous().clone()
+        if 0 in shape:
+            return torch.empty(shape, dtype=dtype)
+        storage = span.read(offset * dtype.itemsize, (last + 1) * dtype.itemsize).view(dtype)
+        return storage.as_strided(shape, steps).contiguous()
 
     return read
 

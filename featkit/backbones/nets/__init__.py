@@ -31,6 +31,11 @@ for _depth in (18, 50):
         ssl_resnet_name(_depth, small=True, padding=2),
         (partial(SslResNet, _depth, small=True, padding=2), CIFAR),
     )
+for _depth in (18, 34, 50, 101, 152):
+    NETS.register(
+        ssl_resnet_name(_depth, small=True, stem_relu=False),
+        (partial(SslResNet, _depth, small=True, stem_relu=False), CIFAR),
+    )
 for _channels, _bn, _sobel, _conv in product(CHANNELS, (False, True), (False, True), (False, True)):
     NETS.register(
         alexnet_name(_channels, _bn, _sobel, _conv),

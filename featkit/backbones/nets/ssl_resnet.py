@@ -36,6 +36,7 @@ class SslResNet(ResNet):  # type: ignore[misc]
         width: Factor on every number of channels.
         small: Whether the stem is a 3x3 convolution of stride 1 without pooling, for 32 pixels.
         padding: Of that convolution (solo-learn pads by 2).
+        stem_relu: Whether a ReLU follows it (lightly's children of a ResNet in a row lack it).
         num_classes: Outputs of the linear head ``fc``.
 
     Example:
@@ -51,6 +52,7 @@ class SslResNet(ResNet):  # type: ignore[misc]
         width: int = 1,
         small: bool = False,
         padding: int = 1,
+        stem_relu: bool = True,
         num_classes: int = 1000,
     ) -> None:
         self._width = width
@@ -63,6 +65,8 @@ class SslResNet(ResNet):  # type: ignore[misc]
         self.bn1 = nn.BatchNorm2d(channels)
         if small:
             self.maxpool: nn.Module = nn.Identity()
+        if not stem_relu:
+            self.relu: nn.Module = nn.Identity()
         self.fc = nn.Linear(8 * channels * block.expansion, num_classes)
 
     def _make_layer(self, block: Any, planes: int, *args: Any, **options: Any) -> nn.Sequential:
@@ -72,7 +76,9 @@ class SslResNet(ResNet):  # type: ignore[misc]
         return stage
 
 
-def ssl_resnet_name(depth: int, width: int = 1, small: bool = False, padding: int = 1) -> str:
+def ssl_resnet_name(
+    depth: int, width: int = 1, small: bool = False, padding: int = 1, stem_relu: bool = True
+) -> str:
     """Return what such a network is called.
 
     Example:
@@ -80,4 +86,4 @@ def ssl_resnet_name(depth: int, width: int = 1, small: bool = False, padding: in
         ('resnet50w2', 'resnet18_32px')
     """
     name = f"resnet{depth}" + (f"w{width}" if width > 1 else "") + ("_32px" if small else "")
-    return name + ("_pad2" if padding == 2 else "")
+    return name + ("_pad2" if padding == 2 else "") + ("" if stem_relu else "_linear_stem")

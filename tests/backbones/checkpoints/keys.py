@@ -50,6 +50,19 @@ def lightly_resnet18(prefix):
     return [prefix + name for name in names]
 
 
+def lightly_small_resnet18(prefix):
+    """The children of lightly/models/resnet.py, all but ``linear``, in an ``nn.Sequential``."""
+    names = ["0.weight", *norm("1")]
+    for position in (2, 3, 4, 5):
+        for block in (0, 1):
+            here = f"{position}.{block}"
+            for i in (1, 2):
+                names += [f"{here}.conv{i}.weight", *norm(f"{here}.bn{i}")]
+            if block == 0 and position > 2:
+                names += [f"{here}.shortcut.0.weight", *norm(f"{here}.shortcut.1")]
+    return [prefix + name for name in names]
+
+
 def separius_resnet50():
     """SimCLRv2-Pytorch/resnet.py with sk_ratio 0."""
     names = ["net.0.0.weight", *norm("net.0.1.0")]

@@ -60,18 +60,31 @@ SHAPES = {18: (BasicBlock, [2, 2, 2, 2]), 50: (Bottleneck, [3, 4, 6, 3])}
 
 
 @functools.cache
-def resnet(depth=18, seed=0, width=1, small_images=False):
+def resnet(depth=18, seed=0, width=1, small_images=False, padding=2):
     """A ResNet; its ``fc`` has ten classes.
 
-    ``small_images`` makes the stem of solo-learn's base.py for CIFAR (padding 2).
+    ``small_images`` makes a stem for CIFAR without a max-pool; solo-learn's base.py pads by 2.
     """
     block, layers = SHAPES[depth]
     with torch.device("meta"):
         net = ResNet(block, layers, 10) if width == 1 else WideResNet(block, layers, width)
         if small_images:
-            net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=2, bias=False)
+            net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=padding, bias=False)
             net.maxpool = nn.Identity()
     return randomized(net.to_empty(device="cpu"), 100 * depth + seed)
+
+
+@functools.cache
+def lightly_small_resnet(seed=0):
+    """The children of lightly's ResNet-18 for CIFAR in a row: its ReLU in the stem is a function.
+
+    lightly/models/resnet.py and docs/source/getting_started/benchmarks/cifar10_benchmark.py.
+    """
+    net = ResNet(BasicBlock, [2, 2, 2, 2], 10)
+    stem = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    stages = net.layer1, net.layer2, net.layer3, net.layer4
+    row = nn.Sequential(stem, net.bn1, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return randomized(row, seed)
 
 
 @functools.cache

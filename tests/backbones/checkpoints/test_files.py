@@ -285,6 +285,21 @@ def test_tensors_that_share_memory(tmp_path, kind):
     assert found["tail"].read().untyped_storage().nbytes() == 40
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_storage_of_many_tensors_is_not_read_for_each(tmp_path, kind):
+    flat_weights = torch.randn(300, 5000)
+    path = save({f"w{i}": row for i, row in enumerate(flat_weights)}, tmp_path / "net.pt", kind)
+    found, before = open_checkpoint(path), bytes_read()
+    for i, row in enumerate(flat_weights):
+        assert torch.equal(found[f"w{i}"].read(), row)
+    assert bytes_read() - before < 3 * path.stat().st_size
+
+
+def bytes_read():
+    return int(pathlib.Path("/proc/self/io").read_text().split()[1])
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_parameters(tmp_path, kind):
     plain = nn.Parameter(torch.randn(2, 3))

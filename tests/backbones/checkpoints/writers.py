@@ -30,6 +30,7 @@ from tests.backbones.checkpoints.sources import (
     VisslAlexNet,
     after,
     class_token,
+    lightly_small_resnet,
     moco_vit,
     named,
     pooled,
@@ -70,6 +71,7 @@ class Sample:
         content: What was written, for damaging it.
         size: Pixels of the images to compare features on.
         normalization: Mean and standard deviation that it was trained with; None says nothing.
+        interpolation: How its authors resize images to evaluate it.
         pixels: The input size that it was trained with.
         head: Whether the head must be there; where it is, it must be right.
         query: What must be said to load it, where the file does not tell it.
@@ -82,6 +84,7 @@ class Sample:
     content: object = None
     size: int = 64
     normalization: tuple | None = IMAGENET
+    interpolation: str = "bilinear"
     pixels: int = 224
     head: bool = True
     save: Callable | None = None
@@ -388,7 +391,7 @@ def vissl_dino(save, prefix):
         "student": dino_net(student, student_head, "vit_tiny_patch16"),
         "teacher": dino_net(teacher, teacher_head, "vit_tiny_patch16"),
     }
-    return save.sample(content, nets, keys.vit(), PHASE, size=224)
+    return save.sample(content, nets, keys.vit(), PHASE, size=224, interpolation="bicubic")
 
 
 @row("vissl-dino-extracted-teacher")
@@ -401,7 +404,7 @@ def vissl_dino_extracted(save):
     }
     content = {"type": "consolidated", "classy_state_dict": {"base_model": {"model": model}}}
     nets = {"student": dino_net(teacher, head, "vit_tiny_patch16")}
-    return save.sample(content, nets, keys.vit(), size=224)
+    return save.sample(content, nets, keys.vit(), size=224, interpolation="bicubic")
 
 
 @row("vissl-linear-eval", both=True)
@@ -626,12 +629,15 @@ def moco_v3_deit(save):
 
 @row("simclr-v1")
 def simclr_v1(save):
-    """convert.py and resnet_wider.py of tonylins' simclr-converter; ``fc`` is a linear probe."""
+    """convert.py and resnet_wider.py of tonylins' simclr-converter (139d3cb).
+
+    ``fc`` is a linear probe whose bias convert.py puts into ``fc.weight.bias``: it stays random.
+    """
     net = resnet(50)
     state = net.state_dict()
     names = keys.resnet(50, downsample_first=True)
     content = {"state_dict": {name: state[name] for name in (*names, "fc.weight", "fc.bias")}}
-    nets = {"student": Net(pooled(net), net, "resnet50")}
+    nets = {"student": Net(pooled(net), None, "resnet50")}
     return save.sample(content, nets, names, "resnet50-1x.pth", normalization=RAW)
 
 
@@ -727,6 +733,39 @@ def pycontrast(save, layout, *arguments):
     return save.sample(content, nets, names, "ckpt_epoch_200.pth")
 
 
+@row("supcontrast", "encoder.")
+@row("supcontrast-parallel", "encoder.module.")
+def supcontrast(save, prefix):
+    """networks/resnet_big.py, main_supcon.py, util.py save_model of SupContrast (66a8fe5).
+
+    Where there are several GPUs the encoder alone is in a DataParallel.
+    """
+    net = resnet(small_images=True, padding=1)
+    head = sequential("LRL", 512, 512, 32, seed=1)
+    names = [name.replace("downsample", "shortcut") for name in keys.resnet(18, prefix)]
+    state = zipped(names, trunk(net)) | named("head", head)
+    options = argparse.Namespace(model="resnet18", temp=0.07)
+    content = {"opt": options, "model": state, "optimizer": sgd(state), "epoch": 1000}
+    nets = {"student": Net(pooled(net), after(pooled(net), head, unit), "resnet18_32px")}
+    more = {"size": 32, "pixels": 32, "normalization": None}
+    return save.sample(content, nets, names, "ckpt_epoch_1000.pth", **more)
+
+
+# --------------------------------------------------------------------------------------- SimSiam
+
+
+@row("simsiam", both=True)
+def simsiam(save):
+    """simsiam/builder.py and main_simsiam.py of simsiam (a7bc177): ``fc`` becomes the projector."""
+    net, predictor = resnet(), sequential("lBRL", 32, 16, 32, seed=2)
+    head = sequential("lBRlBRLb", 512, 512, 512, 32, seed=1)
+    names = keys.resnet(18, "module.encoder.")
+    state = zipped(names, trunk(net))
+    state |= named("module.encoder.fc", head) | named("module.predictor", predictor)
+    content = {"epoch": 100, "arch": "resnet18", "state_dict": state, "optimizer": sgd(state)}
+    return save.sample(content, {"student": mlp_head(net, head)}, names, "checkpoint_0099.pth.tar")
+
+
 # ----------------------------------------------------------- BYOL, Barlow Twins, VICReg and flat
 
 
@@ -787,7 +826,14 @@ def dino_vit(save):
     net = vit(384, 6)
     content = collections.OrderedDict(zipped(keys.vit(), net.state_dict().values()))
     nets = {"student": dino_net(net, None, "vit_small_patch16")}
-    return save.sample(content, nets, keys.vit(), "dino_deitsmall16_pretrain.pth", size=224)
+    return save.sample(
+        content,
+        nets,
+        keys.vit(),
+        "dino_deitsmall16_pretrain.pth",
+        size=224,
+        interpolation="bicubic",
+    )
 
 
 def dino_checkpoint(student, teacher, arch):
@@ -818,7 +864,7 @@ def dino_vit_training(save):
         states[role] |= zipped(keys.dino_head(f"{prefix}head."), heads[role].tensors())
         nets[role] = dino_net(networks[role], heads[role], "vit_tiny_patch16")
     content = dino_checkpoint(states["student"], states["teacher"], "vit_tiny")
-    return save.sample(content, nets, keys.vit("backbone."), size=224)
+    return save.sample(content, nets, keys.vit("backbone."), size=224, interpolation="bicubic")
 
 
 @row("dino-resnet-training")
@@ -833,7 +879,7 @@ def dino_resnet_training(save):
         states[role] |= zipped(keys.dino_head("module.head."), head.tensors())
         nets[role] = mlp_head(networks[role], head)
     content = dino_checkpoint(states["student"], states["teacher"], "resnet18")
-    return save.sample(content, nets, keys.resnet(18, "module.backbone."))
+    return save.sample(content, nets, keys.resnet(18, "module.backbone."), interpolation="bicubic")
 
 
 # ------------------------------------------------------------------------------- DeepCluster v1
@@ -938,6 +984,17 @@ def lightly_simclr(save):
     content = lightning(lightly_state({"backbone": net}, {"projection_head": head}))
     names = keys.lightly_resnet18("backbone.")
     return save.sample(content, {"student": mlp_head(net, head)}, names, "epoch=9-step=970.ckpt")
+
+
+@row("lightly-small-images", both=True)
+def lightly_small_images(save):
+    """docs/source/getting_started/benchmarks/cifar10_benchmark.py of lightly (e8d317fc)."""
+    net, head = lightly_small_resnet(), sequential("lBRlB", 512, 64, 32, seed=1)
+    names = keys.lightly_small_resnet18("backbone.")
+    state = zipped(names, net.state_dict().values()) | named("projection_head.layers", head)
+    nets = {"student": Net(net, after(net, head), "resnet18_32px_linear_stem")}
+    more = {"size": 32, "pixels": 32, "normalization": None}
+    return save.sample(lightning(state), nets, names, "epoch=9-step=970.ckpt", **more)
 
 
 @row("lightly-moco", "LRL")
