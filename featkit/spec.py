@@ -30,8 +30,8 @@ def split_query(text: str) -> tuple[str, dict[str, str]]:
     name, _, query = text.partition("?")
     options: dict[str, str] = {}
     for pair in query.split("&") if query else []:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
+        key, _, value = pair.partition("=")
+        if not key or not value:
             raise UsageError(f"{text!r}: options are written ?key=value&key=value")
         if key in options:
             raise UsageError(f"{text!r}: option {key} is given twice")

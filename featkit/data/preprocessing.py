@@ -58,8 +58,10 @@ class Preprocessing:
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
         if len(self.size) != 2 or min(*self.size, *sides) < 1 or self.resize == 0:
             raise UsageError(f"size {self.size} and resize {self.resize} are positive pixels")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(each > 0 for each in self.std):
-            raise UsageError(f"mean {self.mean} and positive std {self.std} have 3 numbers each")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise UsageError(f"mean {self.mean} and std {self.std} have three numbers each")
+        if not all(each > 0 for each in self.std):
+            raise UsageError(f"std is what pixels are divided by, more than 0; not {self.std}")
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize and crop one image, bit for bit as torchvision does on a PIL image.

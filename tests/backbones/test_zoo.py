@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 
+from featkit.backbones import zoo
 from featkit.backbones.resolve import load_backbone
 from featkit.backbones.zoo import ZOO, list_zoo, zoo_entry, zoo_file
 from featkit.errors import BackboneError, DownloadError
@@ -109,7 +110,8 @@ def test_patterns():
     ("name", "meant"),
     [
         ("simclr_rn50_300ep", "did you mean simclr_rn50_"),
-        ("barlow", "there are 95, none like it"),
+        ("barlow", "there is barlow_twins_rn50, barlow_twins_rn50_300ep, barlow_twins_rn50_1000ep"),
+        ("simsiam", "there are 95, none like it"),
         ("", "there are 95, none like it"),
     ],
 )
@@ -148,7 +150,7 @@ def publish(tmp_path, monkeypatch):
         bodies[path] = body
         url = f"http://127.0.0.1:{server.server_port}{path}"
         moved = dataclasses.replace(entry, url=url, **changes)
-        monkeypatch.setitem(ZOO._items, name, moved)
+        monkeypatch.setattr(zoo, "ZOO", {n: ZOO[n] for n in ZOO} | {name: moved})
         return asked
 
     yield move

@@ -19,7 +19,7 @@ from featkit.backbones.checkpoints.files import open_checkpoint
 from featkit.backbones.checkpoints.heads import Normalize, build_head, describe_head, input_width
 from featkit.backbones.checkpoints.tensors import StoredTensor
 from featkit.backbones.layer_names import classifier_path
-from featkit.errors import CheckpointError, one_line
+from featkit.errors import BackboneError, CheckpointError, one_line
 
 _COUNTER = "num_batches_tracked"
 
@@ -68,9 +68,9 @@ def load_checkpoint(
     """
     try:
         return _load(path, architecture, weights, sha256)
-    except CheckpointError as error:
+    except BackboneError as error:
         reason = one_line(str(error).removeprefix(f"{path}: "), most=2000)
-        raise CheckpointError(f"{path}: {reason}") from error
+        raise type(error)(f"{path}: {reason}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
 
