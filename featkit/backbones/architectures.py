@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from featkit.backbones.base import Network
 from featkit.backbones.nets import NETS
@@ -22,6 +23,24 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+class UnsetWeights(TorchFunctionMode):
+    """While it is active, networks get NaN where random weights would be drawn.
+
+    Drawing takes most of the time of building, and a weight that nothing fills afterwards cannot go
+    unnoticed.
+    """
+
+    _DRAWS = frozenset((Tensor.normal_, Tensor.uniform_))
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Fill instead of drawing."""
+        if function in self._DRAWS:
+            return args[0].fill_(torch.nan)
+        return function(*args, **(kwargs or {}))
 
 
 def build(architecture: str, seed: int = 0, num_classes: int | None = None) -> Network:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from featkit.backbones.architectures import build
+from featkit.backbones.architectures import UnsetWeights, build
 from featkit.backbones.base import CheckpointReport, Network
 from featkit.backbones.checkpoints.choose import Choice, choose_network
 from featkit.backbones.checkpoints.digest import checkpoint_sha256
@@ -80,11 +80,14 @@ def _load(path: Path, architecture: str | None, weights: str | None, sha256: str
     digest = checkpoint_sha256(path)
     if sha256 is not None and not digest.startswith(sha256.lower()):
         raise CheckpointError(f"damaged, or another file: its sha256 is {digest}, not {sha256}")
-    network = build(architecture) if architecture else None
+    with UnsetWeights():
+        network = build(architecture) if architecture else None
     names = None if network is None else _own_names(network.module)
     choice = choose_network(tensors, names, weights)
     if network is None:
-        network = build(choice.architecture())
+        name = choice.architecture()
+        with UnsetWeights():
+            network = build(name)
     head_path = classifier_path(network.module)
     kept, left_out = _head_tensors(choice, tensors, head_path)
     head = _build_head(choice, network, {name: tensors[key] for name, key in kept.items()})
