@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featkit.analyses.ensemble.representation import EnsembleRepresentation
     from featkit.backbones.base import Backbone, Network
     from featkit.backbones.resolve import load_backbone
     from featkit.data.preprocessing import Preprocessing
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Backbone": "featkit.backbones.base",
+    "EnsembleRepresentation": "featkit.analyses.ensemble.representation",
     "FeatkitError": "featkit.errors",
     "FeatureTable": "featkit.store.reader",
     "KNNClassifier": "featkit.ops.knn_classifier",
@@ -34,6 +36,7 @@ _HOME = {
 
 __all__ = [
     "Backbone",
+    "EnsembleRepresentation",
     "FeatkitError",
     "FeatureTable",
     "KNNClassifier",

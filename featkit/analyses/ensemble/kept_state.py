@@ -1,0 +1,80 @@
+"""The state of an unfinished fit, kept after every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from featkit.analyses.ensemble.learning import Learner
+from featkit.errors import DamagedError, UsageError
+
+
+class KeptState:
+    """The state after the last whole epoch, in one file."""
+
+    def __init__(self, folder: str | Path, learner: Learner) -> None:
+        self.path = Path(folder) / "state.safetensors"
+        self.learner = learner
+        self.run = _fingerprint(learner)
+
+    def restore(self) -> dict[str, list[float]]:
+        """Go on from the file if there is one, and return what was measured so far.
+
+        Raises:
+            UsageError: It is of other features or settings.
+            DamagedError: It cannot be read.
+        """
+        if not self.path.is_file():
+            return {}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = file.metadata()
+                if about["run"] != self.run:
+                    raise UsageError(
+                        f"{self.path} is the state of a run with other features or settings; give "
+                        f"another checkpoint folder, or delete it"
+                    )
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise DamagedError(f"{self.path}: damaged ({error}); delete it") from error
+        self.learner.restore(state)
+        found: dict[str, list[float]] = json.loads(about["recovery"])
+        return found
+
+    def write(self, recovery: Mapping[str, list[float]]) -> None:
+        """Keep the state of the learner.
+
+        Raises:
+            UsageError: The folder cannot be written to.
+        """
+        about = {"run": self.run, "recovery": json.dumps(recovery)}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(self.path, self.learner.state(), about)
+        except OSError as error:
+            raise UsageError(f"cannot write {self.path} ({error.strerror})") from error
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None
+) -> None:
+    """Write tensors so that the file is whole at any moment."""
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, about)
+    temporary.replace(path)
+
+
+def _fingerprint(learner: Learner) -> str:
+    """Return what tells one run from another: settings, features, start."""
+    digest = hashlib.sha256(repr(learner.settings).encode())
+    for _, parts in learner.targets.blocks():
+        for part in parts:
+            digest.update(part.numpy().data)
+    digest.update(learner.bank.rows.numpy().data)
+    return digest.hexdigest()

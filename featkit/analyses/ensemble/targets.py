@@ -1,0 +1,137 @@
+"""The features of several models for the same images, and where a representation starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from featkit.errors import UsageError
+from featkit.ops.neighbors import unit_rows
+from featkit.ops.pca import principal_components
+
+_BLOCK = 8192
+
+
+class Targets:
+    """What must be recovered: L2-normalised rows of m models, z_i^j = x_i^j / ‖x_i^j‖.
+
+    Rows are normalised as they are read, so that mapped files stay on disk. A row of zeros stays
+    one.
+
+    Args:
+        features: m arrays or tables (n, d_j) of real numbers, finite.
+        widths: What d_j must be; None for any.
+
+    Raises:
+        UsageError: They are not such arrays, or do not belong together.
+
+    Attributes:
+        widths: d_j.
+        non_negative: Whether all features of model j are at least 0.
+        means: Mean of z^j over all rows, (d_j) each, float32.
+
+    Cost: one pass over the features; then memory for the rows that are read.
+    """
+
+    def __init__(self, features: Any, widths: Sequence[int] | None = None) -> None:
+        if not isinstance(features, list | tuple) or not features:
+            raise UsageError(
+                "features are a list of arrays (n, d), one for each model, as in [a, b, c]"
+            )
+        self._arrays = [_matrix(x, j) for j, x in enumerate(features)]
+        self.widths = tuple(x.shape[1] for x in self._arrays)
+        counts = [len(x) for x in self._arrays]
+        if len(set(counts)) > 1:
+            raise UsageError(
+                f"the models have features of different numbers of images, {counts}; extract all "
+                f"from the same images"
+            )
+        if widths is not None and self.widths != tuple(widths):
+            raise UsageError(
+                f"the models have {list(self.widths)} dimensions, and it was fitted on "
+                f"{list(widths)}; give the same models in the same order"
+            )
+        least = [float("inf")] * len(self._arrays)
+        sums = [torch.zeros(d, dtype=torch.float64) for d in self.widths]
+        for _, parts in self.blocks():
+            for j, part in enumerate(parts):
+                least[j] = min(least[j], float(part.min()))
+                sums[j] += part.double().sum(0)
+        self.non_negative = tuple(value >= 0 for value in least)
+        self.means = tuple((total / len(self)).float() for total in sums)
+
+    def __len__(self) -> int:
+        return len(self._arrays[0])
+
+    def read(self, index: Tensor) -> list[Tensor]:
+        """Return rows of every model, normalised.
+
+        Args:
+            index: (b).
+
+        Returns:
+            m tensors (b, d_j), float32.
+
+        Raises:
+            UsageError: A row is not finite.
+        """
+        rows = index.numpy()
+        return [
+            torch.from_numpy(unit_rows(x[rows], name=f"model {j}").array)
+            for j, x in enumerate(self._arrays)
+        ]
+
+    def blocks(self) -> Iterator[tuple[slice, list[Tensor]]]:
+        """Yield consecutive rows with their place, as :meth:`read`."""
+        for start in range(0, len(self), _BLOCK):
+            place = slice(start, min(start + _BLOCK, len(self)))
+            yield place, self.read(torch.arange(place.start, place.stop))
+
+    def average(self) -> Tensor:
+        """Return ψ0_i = Σ_j z_i^j / ‖Σ_j z_i^j‖, (n, d), float32; 0 where the sum is.
+
+        Source: Wallace et al. 2021, arXiv:2110.10293, sec. 3.
+        """
+        start = torch.empty(len(self), self.widths[0])
+        for place, parts in self.blocks():
+            start[place] = functional.normalize(torch.stack(parts).sum(0))
+        return start
+
+    def principal_components(self, width: int) -> tuple[Tensor, Tensor]:
+        """Return mean and first components of the concatenation, (Σ d_j) and (w, Σ d_j).
+
+        Raises:
+            UsageError: It has fewer.
+        """
+        most = min(len(self), sum(self.widths))
+        if not 1 <= width <= most:
+            raise UsageError(
+                f"width {width}: the features of {len(self)} images in {sum(self.widths)} "
+                f"dimensions together have 1 to {most} principal components"
+            )
+        return principal_components((torch.cat(parts, 1) for _, parts in self.blocks()), width)
+
+    def project(self, mean: Tensor, components: Tensor) -> Tensor:
+        """Return the normalised projection of the concatenation on components, (n, w), float32."""
+        start = torch.empty(len(self), len(components))
+        for place, parts in self.blocks():
+            start[place] = functional.normalize((torch.cat(parts, 1) - mean) @ components.T)
+        return start
+
+
+def _matrix(x: Any, j: int) -> NDArray[Any]:
+    """Return rows without reading them: tables are mapped into memory."""
+    array = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+    array = array.numpy() if hasattr(array, "numpy") else np.asarray(array)
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
+        raise UsageError(
+            f"the features of model {j} are {array.dtype} {array.shape}: give real numbers (n, d)"
+        )
+    found: NDArray[Any] = array
+    return found

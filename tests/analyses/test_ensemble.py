@@ -1,0 +1,473 @@
+"""The ensemble against the paper's algorithm written out with torch's own parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from torch import nn
+from torch.nn import functional
+
+import featkit
+from featkit.analyses.ensemble import learning
+from featkit.analyses.ensemble.representation import EnsembleRepresentation
+from featkit.errors import DamagedError, UsageError
+
+
+def models(n: int, *widths: int, seed: int = 0, rectified: bool = True) -> list[np.ndarray]:
+    """Features that share a latent variable, as those of several networks do."""
+    rng = np.random.default_rng(seed)
+    latent = rng.standard_normal((n, 6))
+    mixed = [
+        latent @ rng.standard_normal((6, d)) + 0.3 * rng.standard_normal((n, d)) for d in widths
+    ]
+    return [(np.maximum(x, 0) if rectified else x).astype(np.float32) for x in mixed]
+
+
+def relative(found: object, wanted: object) -> float:
+    a, b = torch.as_tensor(found).double(), torch.as_tensor(wanted).double()
+    return float((a - b).norm() / b.norm())
+
+
+class Literal:
+    """Algorithm 1 as it stands: perceptrons in a loop, one Adam over all of the bank."""
+
+    def __init__(self, features: list[np.ndarray], ensemble: EnsembleRepresentation) -> None:
+        self.targets = [functional.normalize(torch.from_numpy(x)) for x in features]
+        mean = torch.stack(self.targets).mean(0)
+        self.psi = nn.Parameter(mean / mean.norm(dim=1, keepdim=True))
+        width = self.psi.shape[1]
+        torch.manual_seed(ensemble.random_state)
+        self.mlps = [
+            nn.Sequential(
+                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, z.shape[1]), nn.ReLU()
+            )
+            for z in self.targets
+        ]
+
+    def take_weights(self, mappers: nn.Module) -> None:
+        """Start from the same weights: torch draws those of a loop in another order."""
+        for j, mlp in enumerate(self.mlps):
+            mlp[0].weight.data = mappers.weights[0][j].T.clone()
+            mlp[0].bias.data = mappers.biases[0][j, 0].clone()
+            mlp[2].weight.data = mappers.last_weights[0][j].T.clone()
+            mlp[2].bias.data = mappers.last_biases[0][j, 0].clone()
+
+    def loss(self, psi: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        losses = [
+            1 - functional.cosine_similarity(mlp(psi), z[index])
+            for mlp, z in zip(self.mlps, self.targets, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+    def train(self, orders: list[torch.Tensor], batch: int, warmup: int, **adam: float) -> None:
+        weights = [p for mlp in self.mlps for p in mlp.parameters()]
+        first = torch.optim.Adam(weights, lr=3e-4, **adam)
+        second = torch.optim.Adam([self.psi], lr=3e-4)
+        for epoch, order in enumerate(orders):
+            for index in order.split(batch):
+                first.zero_grad()
+                second.zero_grad()
+                self.loss(self.psi[index], index).backward()
+                first.step()
+                if epoch >= warmup:
+                    second.step()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The orders in which images are visited, as they are drawn."""
+    drawn: list[torch.Tensor] = []
+    randperm = torch.randperm
+
+    def record(*args: object, **options: object) -> torch.Tensor:
+        drawn.append(randperm(*args, **options))  # type: ignore[call-overload]
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "randperm", record)
+    return drawn
+
+
+@pytest.fixture
+def first_weights(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """φ as it was before it learned."""
+    import copy
+
+    seen: list[nn.Module] = []
+    start = learning.Learner.__init__
+
+    def record(self, targets, psi, mappers, settings):  # type: ignore[no-untyped-def]
+        seen.append(copy.deepcopy(mappers))
+        start(self, targets, psi, mappers, settings)
+
+    monkeypatch.setattr(learning.Learner, "__init__", record)
+    return seen
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-3])
+def test_equals_the_algorithm_written_out(
+    orders: list[torch.Tensor], first_weights: list[nn.Module], weight_decay: float
+) -> None:
+    features = models(2000, 24, 24, 24)
+    ensemble = EnsembleRepresentation.from_preset(
+        "paper", epochs=6, batch_size=100, weight_decay=weight_decay
+    )
+    found = ensemble.fit_transform(features)
+    literal = Literal(features, ensemble)
+    start = literal.psi.detach().clone()
+    literal.take_weights(first_weights[0])
+    literal.train(orders, 100, warmup=3, weight_decay=weight_decay)
+    assert relative(found, literal.psi.detach()) < 1e-5
+    assert relative(found, start) > 1e-3
+    assert relative(found - start.numpy(), literal.psi.detach() - start) < 1e-3
+    for j, mlp in enumerate(literal.mlps):
+        assert relative(ensemble.mappers_.weights[0][j].T, mlp[0].weight.detach()) < 1e-4
+
+
+def test_a_new_image_is_found_by_the_same_descent() -> None:
+    features, new = models(640, 16, 16), models(40, 16, 16, seed=1)
+    ensemble = EnsembleRepresentation(epochs=8, batch_size=64).fit(features)
+    found = ensemble.transform(new)
+    literal = Literal(new, ensemble)
+    literal.take_weights(ensemble.mappers_)
+    idle = 640 // 64 - 1
+    optimizer, every = torch.optim.Adam([literal.psi], lr=3e-4), torch.arange(40)
+    for step in range(8 * (idle + 1) - idle + 2 * idle):
+        optimizer.zero_grad()
+        if step >= idle // 2 and (step - idle // 2) % (idle + 1) == 0 and step < 8 * (idle + 1):
+            (literal.loss(literal.psi, every) * 40 / 64).backward()
+        else:
+            literal.psi.grad = torch.zeros_like(literal.psi)
+        if step < idle // 2 + 8 * (idle + 1):
+            optimizer.step()
+    assert relative(found, literal.psi.detach()) < 1e-5
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    ensemble = EnsembleRepresentation(epochs=4, batch_size=32).fit(models(200, 12, 12))
+    new = models(90, 12, 12, seed=3)
+    whole = ensemble.transform(new)
+    some = ensemble.transform([x[[70, 3, 41]] for x in new])
+    assert relative(some, whole[[70, 3, 41]]) < 1e-6
+
+
+def test_recovery_grows_when_the_representation_may_move() -> None:
+    features = models(600, 32, 32, 32)
+    ensemble = EnsembleRepresentation(epochs=30, batch_size=50, lr=2e-3).fit(features)
+    ensemble.transform(models(100, 32, 32, 32, seed=2))
+    recovery = {name: np.mean(values) for name, values in ensemble.recovery_.items()}
+    assert recovery["after_warmup"] < recovery["final"] < 1
+    assert all(len(values) == 3 for values in ensemble.recovery_.values())
+    assert recovery["inference"] > 0.5
+
+
+def test_row_wise_adam_moves_less() -> None:
+    features = models(500, 16, 16)
+    moved = {}
+    for rule in ("dense", "row"):
+        ensemble = EnsembleRepresentation(epochs=8, batch_size=20, optimizer=rule).fit(features)
+        start = featkit_average(features)
+        moved[rule] = np.linalg.norm(ensemble.embedding_ - start)
+    assert moved["dense"] > 3 * moved["row"] > 0
+
+
+def featkit_average(features: list[np.ndarray]) -> np.ndarray:
+    total = sum(x / np.linalg.norm(x, axis=1, keepdims=True) for x in features)
+    return total / np.linalg.norm(total, axis=1, keepdims=True)
+
+
+def test_without_movement_it_is_the_average() -> None:
+    features = models(60, 10, 10)
+    ensemble = EnsembleRepresentation(epochs=2, warmup=1.0).fit(features)
+    np.testing.assert_allclose(ensemble.embedding_, featkit_average(features), atol=1e-6)
+
+
+@pytest.mark.parametrize("widths", [(8, 12, 20), (12, 12)])
+def test_the_start_by_components_is_scikit_learns(widths: tuple[int, ...]) -> None:
+    features = models(300, *widths)
+    ensemble = EnsembleRepresentation(epochs=1, warmup=1.0, init="pca", width=9).fit(features)
+    units = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in features]
+    pca = PCA(9, svd_solver="full").fit(np.concatenate(units, 1))
+    wanted = pca.transform(np.concatenate(units, 1))
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    signs = np.sign((wanted * ensemble.embedding_).sum(0))
+    np.testing.assert_allclose(ensemble.embedding_, wanted * signs, atol=1e-4)
+    assert ensemble.init_ == "pca"
+    new = models(5, *widths, seed=8)
+    assert ensemble.transform(new).shape == (5, 9)
+
+
+def test_widths_choose_the_start() -> None:
+    assert EnsembleRepresentation(epochs=1).fit(models(50, 8, 8)).init_ == "average"
+    different = EnsembleRepresentation(epochs=1).fit(models(50, 8, 10))
+    assert (different.init_, different.embedding_.shape) == ("pca", (50, 10))
+    narrow = EnsembleRepresentation(epochs=1, width=4).fit(models(50, 8, 8))
+    assert (narrow.init_, narrow.embedding_.shape) == ("pca", (50, 4))
+
+
+def test_the_last_layer_fits_the_features() -> None:
+    mixed = [models(50, 8)[0], models(50, 8, rectified=False)[0]]
+    assert EnsembleRepresentation(epochs=1).fit(mixed).relus_ == (True, False)
+    linear = EnsembleRepresentation(epochs=1, last_layer="linear").fit(models(50, 8, 8))
+    assert linear.relus_ == (False, False)
+    with pytest.raises(UsageError, match="model 1 has negative features"):
+        EnsembleRepresentation(epochs=1, last_layer="relu").fit(mixed)
+
+
+def test_restrictions_hold() -> None:
+    features = models(200, 10, 10)
+    common = {"epochs": 10, "batch_size": 20, "lr": 1e-2}
+    free = EnsembleRepresentation(**common).fit(features)
+    positive = EnsembleRepresentation(**common, non_negative=True).fit(features)
+    sparse = EnsembleRepresentation(**common, l1=0.1).fit(features)
+    assert free.embedding_.min() < 0 <= positive.embedding_.min()
+    assert positive.transform(models(9, 10, 10, seed=1)).min() >= 0
+    assert np.abs(sparse.embedding_).sum() < 0.8 * np.abs(free.embedding_).sum()
+
+
+def test_the_bank_can_be_found_anew() -> None:
+    features = models(150, 10, 10)
+    common = {"epochs": 6, "batch_size": 30}
+    trained = EnsembleRepresentation(**common).fit(features)
+    refitted = EnsembleRepresentation(**common, bank="refit").fit(features)
+    np.testing.assert_array_equal(refitted.embedding_, trained.transform(features))
+    assert relative(refitted.embedding_, trained.embedding_) > 1e-4
+
+
+def test_bf16_products_change_little() -> None:
+    features = models(400, 64, 64)
+    exact = EnsembleRepresentation(epochs=6, batch_size=40).fit(features)
+    fast = EnsembleRepresentation(epochs=6, batch_size=40, precision="bf16").fit(features)
+    assert fast.embedding_.dtype == np.float32
+    assert relative(fast.embedding_, exact.embedding_) < 0.05
+    np.testing.assert_allclose(fast.recovery_["final"], exact.recovery_["final"], atol=0.01)
+
+
+def test_seeds() -> None:
+    features, before = models(80, 8, 8), torch.random.get_rng_state()
+    a, b, c = (EnsembleRepresentation(epochs=4, random_state=s).fit(features) for s in (0, 0, 1))
+    np.testing.assert_array_equal(a.embedding_, b.embedding_)
+    assert not np.array_equal(a.embedding_, c.embedding_)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_it_is_an_estimator() -> None:
+    ensemble = EnsembleRepresentation(epochs=3, hidden=5)
+    assert clone(ensemble).get_params() == ensemble.get_params()
+    with pytest.raises(NotFittedError):
+        ensemble.transform(models(5, 8, 8))
+    with pytest.raises(NotFittedError):
+        ensemble.save("nowhere")
+    assert EnsembleRepresentation.from_preset("paper").last_bias == "usual"
+    with pytest.raises(UsageError, match="no preset 'papre': did you mean paper"):
+        EnsembleRepresentation.from_preset("papre")
+
+
+def test_tables_of_a_store_are_features_too(photos: Path, tmp_path: Path) -> None:
+    nets = [f"net{seed}=cifar_resnet20?weights=none&seed={seed}" for seed in (0, 1)]
+    store = featkit.extract(photos, nets, tmp_path / "s", workers=0, precision="fp32")
+    tables = [store["net0"], store["net1"]]
+    ensemble = EnsembleRepresentation(epochs=2)
+    by_table = ensemble.fit_transform(tables)
+    np.testing.assert_array_equal(by_table, ensemble.fit_transform([t.numpy() for t in tables]))
+
+
+# ---------------------------------------------------------------------------------- what is kept
+
+
+@pytest.mark.parametrize("widths", [(8, 8), (6, 9)])
+def test_a_saved_model_finds_the_same(tmp_path: Path, widths: tuple[int, ...]) -> None:
+    ensemble = EnsembleRepresentation(epochs=4, depth=3, hidden=7).fit(models(60, *widths))
+    ensemble.save(tmp_path / "model")
+    loaded = EnsembleRepresentation.load(tmp_path / "model")
+    new = models(20, *widths, seed=5)
+    np.testing.assert_array_equal(loaded.transform(new), ensemble.transform(new))
+    assert loaded.get_params() == ensemble.get_params()
+    assert (loaded.init_, loaded.relus_) == (ensemble.init_, ensemble.relus_)
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    EnsembleRepresentation(epochs=1).fit(models(30, 6, 6)).save(tmp_path / "m")
+    with pytest.raises(UsageError, match="holds no ensemble"):
+        EnsembleRepresentation.load(tmp_path)
+    weights, about = tmp_path / "m" / "model.safetensors", tmp_path / "m" / "model.json"
+    whole, text = weights.read_bytes(), about.read_text()
+    for data in (b"", whole[:-8], whole[:40]):
+        weights.write_bytes(data)
+        with pytest.raises(DamagedError, match="a damaged ensemble"):
+            EnsembleRepresentation.load(tmp_path / "m")
+    weights.write_bytes(whole)
+    for changed in ("", "{}", "[]", text.replace('"depth": 2', '"depth": 3'), text[:-20]):
+        about.write_text(changed)
+        with pytest.raises(DamagedError, match="a damaged ensemble"):
+            EnsembleRepresentation.load(tmp_path / "m")
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from featkit.analyses.ensemble.representation import EnsembleRepresentation
+features = [np.load(path) for path in sys.argv[3:]]
+ensemble = EnsembleRepresentation(epochs=30, batch_size=64, checkpoint=sys.argv[1])
+np.save(sys.argv[2], ensemble.fit_transform(features))
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    features = models(1200, 16, 16)
+    files = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for file, x in zip(files, features, strict=True):
+        np.save(file, x)
+    kept = tmp_path / "kept"
+    command = [sys.executable, "-c", SCRIPT, kept, tmp_path / "psi.npy", *files]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    state = kept / "state.safetensors"
+    with subprocess.Popen(list(map(str, command)), env=environment) as process:
+        changes = set()
+        while len(changes) < 18 and process.poll() is None:
+            if state.exists():
+                changes.add(state.stat().st_mtime_ns)
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "psi.npy").exists()
+    before = state.stat().st_mtime_ns
+    subprocess.run(list(map(str, command)), env=environment, check=True)
+    assert state.stat().st_mtime_ns > before
+    straight = EnsembleRepresentation(epochs=30, batch_size=64).fit_transform(features)
+    np.testing.assert_array_equal(np.load(tmp_path / "psi.npy"), straight)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    features = models(60, 8, 8)
+    EnsembleRepresentation(epochs=2, checkpoint=tmp_path).fit(features)
+    with pytest.raises(UsageError, match="other features or settings"):
+        EnsembleRepresentation(epochs=3, checkpoint=tmp_path).fit(features)
+    features[1][3, 2] += 1
+    with pytest.raises(UsageError, match="other features or settings"):
+        EnsembleRepresentation(epochs=2, checkpoint=tmp_path).fit(features)
+    (tmp_path / "state.safetensors").write_bytes(b"broken")
+    with pytest.raises(DamagedError, match="delete it"):
+        EnsembleRepresentation(epochs=2, checkpoint=tmp_path).fit(features)
+
+
+# ------------------------------------------------------------------------------- odd features
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.ones((3, 4)), "a list of arrays"),
+        ([], "a list of arrays"),
+        ([np.ones((3, 4)), np.ones((4, 4))], r"different numbers of images, \[3, 4\]"),
+        ([np.ones((3, 4)), np.ones(3)], "model 1 are float64 \\(3,\\)"),
+        ([np.ones((0, 4))], "model 0 are"),
+        ([np.array([["a"]])], "real numbers"),
+        ([np.ones((3, 4)), np.full((3, 4), np.nan)], "3 of 3 rows of model 1 hold NaN"),
+        ([np.full((3, 4), np.inf)], "model 0 hold NaN or infinity"),
+    ],
+)
+def test_features_that_cannot_be_used(features: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        EnsembleRepresentation(epochs=1).fit(features)
+
+
+def test_another_width_is_told() -> None:
+    ensemble = EnsembleRepresentation(epochs=1).fit(models(30, 6, 8))
+    with pytest.raises(UsageError, match=r"have \[6, 9\] dimensions, and .* fitted on \[6, 8\]"):
+        ensemble.transform(models(5, 6, 9))
+    with pytest.raises(UsageError, match="fitted on"):
+        ensemble.transform(models(5, 6))
+    with pytest.raises(UsageError, match="init average"):
+        EnsembleRepresentation(init="average").fit(models(5, 6, 8))
+    with pytest.raises(UsageError, match="1 to 5 principal components"):
+        EnsembleRepresentation(width=7).fit(models(5, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("epochs", v) for v in (0, -1, 2.5, True)),
+        *(("batch_size", v) for v in (0, 1.0)),
+        *(("lr", v) for v in (0, -1, float("nan"), float("inf"))),
+        *(("warmup", v) for v in (-0.1, 1.1, float("nan"))),
+        ("l1", -1),
+        ("weight_decay", -1),
+        ("depth", 0),
+        ("hidden", 0),
+        *((name, "other") for name in ("init", "last_layer", "last_bias", "optimizer", "bank")),
+        ("precision", "fp64"),
+    ],
+)
+def test_settings_that_mean_nothing(option: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"{option} is "):
+        EnsembleRepresentation(**{option: value}).fit(models(9, 4, 4))
+
+
+def odd_features() -> dict[str, list[np.ndarray]]:
+    usual = models(40, 6, 6)
+    zeros = [x.copy() for x in usual]
+    zeros[0][3] = zeros[1][3] = zeros[1][7] = 0
+    opposed = models(40, 6, rectified=False)
+    return {
+        "zero rows": zeros,
+        "a constant model": [usual[0], np.ones((40, 6), np.float32)],
+        "a model of zeros": [usual[0], np.zeros((40, 6), np.float32)],
+        "models that cancel": [opposed[0], -opposed[0]],
+        "one image": [x[:1] for x in usual],
+        "one model": usual[:1],
+        "one dimension": [x[:, :1] for x in usual],
+        "one dimension beside six": [usual[0], usual[1][:, :1]],
+        "tiny": [x * 1e-30 for x in usual],
+        "huge": [x * 1e30 for x in usual],
+        "whole numbers": [(10 * x).astype(np.int64) for x in usual],
+        "half precision": [x.astype(np.float16) for x in usual],
+    }
+
+
+@pytest.mark.parametrize("case", odd_features())
+def test_odd_features_never_give_nan(case: str) -> None:
+    features = odd_features()[case]
+    ensemble = EnsembleRepresentation(epochs=6, batch_size=8, lr=1e-2).fit(features)
+    assert np.isfinite(ensemble.embedding_).all()
+    assert np.isfinite(ensemble.transform(features)).all()
+    assert np.isfinite([*ensemble.recovery_.values()]).all()
+
+
+def test_an_image_without_features_stays_at_zero() -> None:
+    features = odd_features()["zero rows"]
+    ensemble = EnsembleRepresentation(epochs=6, batch_size=8).fit(features)
+    assert not ensemble.embedding_[3].any()
+    assert ensemble.embedding_[7].any()
+    assert not ensemble.transform(features)[3].any()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_scale_of_features_does_not_matter(scale: float) -> None:
+    features = models(60, 8, 8)
+    usual = EnsembleRepresentation(epochs=2).fit_transform(features)
+    scaled = EnsembleRepresentation(epochs=2).fit_transform([x * scale for x in features])
+    assert relative(scaled, usual) < 1e-5
