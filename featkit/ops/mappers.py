@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 class Mappers(nn.Module):
@@ -90,15 +89,3 @@ class Mappers(nn.Module):
                 for row, weight, bias in zip(x, self.last_weights, self.last_biases, strict=True)
             ]
         return [y.relu() if r else y for y, r in zip(found, self.relus, strict=True)]
-
-
-def recovery(mapped: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Return the cosine of what was mapped with what it should be, (m, b), float32.
-
-    Rows of zeros have cosine 0, and no gradient.
-    """
-    cosines = []
-    for y, z in zip(mapped, targets, strict=True):
-        cosine = functional.cosine_similarity(y.float(), z.float(), dim=1)
-        cosines.append(cosine.where(y.detach().any(1), 0))
-    return torch.stack(cosines)

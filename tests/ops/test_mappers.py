@@ -1,17 +1,15 @@
-"""Perceptrons side by side against ``torch.nn`` one by one; recovery against scikit-learn."""
+"""Perceptrons side by side against ``torch.nn`` one by one."""
 
 from __future__ import annotations
 
 import math
 from operator import attrgetter
 
-import numpy as np
 import pytest
 import torch
-from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
-from featkit.ops.mappers import Mappers, recovery
+from featkit.ops.mappers import Mappers
 
 OUTPUTS = {"equal": [12, 12, 12], "different": [12, 7, 30], "single": [9]}
 
@@ -125,70 +123,3 @@ def test_the_last_biases_can_be_the_means_of_the_features(outputs):
             weight.zero_()
     for y, mean in zip(mappers(torch.randn(5, 16)), means, strict=True):
         assert torch.equal(y, mean.expand(5, -1))
-
-
-def test_recovery_against_sklearn():
-    rng = np.random.default_rng(3)
-    mapped, targets = (
-        [scale * rng.standard_normal((50, d)).astype(np.float32) for d in (20, 300, 1)]
-        for scale in (0.01, 100)
-    )
-    found = recovery([torch.from_numpy(y) for y in mapped], [torch.from_numpy(z) for z in targets])
-    assert found.dtype == torch.float32
-    expected = [
-        cosine_similarity(y.astype(np.float64), z.astype(np.float64)).diagonal()
-        for y, z in zip(mapped, targets, strict=True)
-    ]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-
-
-def test_the_gradient_of_recovery_by_hand():
-    torch.manual_seed(4)
-    y, z = torch.randn(2, 30, 8).unbind()
-    y.requires_grad_()
-    recovery([y], [z]).sum().backward()
-    lengths = y.detach().norm(dim=1, keepdim=True)
-    unit, aim = y.detach() / lengths, z / z.norm(dim=1, keepdim=True)
-    expected = (aim - (unit * aim).sum(1, keepdim=True) * unit) / lengths
-    torch.testing.assert_close(y.grad, expected)
-
-
-def test_rows_of_length_zero_are_not_recovered():
-    torch.manual_seed(5)
-    y, z = torch.randn(2, 4, 6).unbind()
-    y[0], z[1] = 0, 0
-    y[2], z[2] = 0, 0
-    y.requires_grad_()
-    found = recovery([y], [z])
-    assert found[0, :3].tolist() == [0, 0, 0]
-    assert found[0, 3] != 0
-    found.sum().backward()
-    assert y.grad.isfinite().all()
-    assert not y.grad[:3].any()
-    assert y.grad[3].any()
-
-
-def test_outputs_that_a_relu_cut_off_have_no_gradient():
-    torch.manual_seed(6)
-    mappers = Mappers(8, [5, 5], [True, False])
-    mappers.set_last_bias([torch.full((5,), -100.0), torch.zeros(5)])
-    psi = torch.randn(10, 8)
-    found = mappers(psi)
-    assert not found[0].any()
-    cosines = recovery(found, [torch.rand(10, 5), torch.rand(10, 5)])
-    assert not cosines[0].any()
-    cosines.sum().backward()
-    dead, alive = (layers(mappers, j, attrgetter("grad")) for j in range(2))
-    assert not any(x.any() for pair in dead for x in pair)
-    assert all(x.any() for pair in alive for x in pair)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_recovery_is_computed_in_float32(dtype):
-    torch.manual_seed(7)
-    y, z = torch.randn(2, 40, 500).to(dtype).unbind()
-    found = recovery([y], [z])
-    assert found.dtype == torch.float32
-    assert torch.equal(found, recovery([y.float()], [z.float()]))
-    expected = cosine_similarity(y.double(), z.double()).diagonal()
-    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-6)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import UsageError
-from featkit.ops.mappers import Mappers, recovery
+from featkit.ops.mappers import Mappers
+from featkit.ops.recovery_gradients import RecoveryGradients
 from featkit.ops.row_adam import AdamSettings, RowAdam, Rule
 
 Init: TypeAlias = Literal["auto", "average", "pca"]
@@ -86,12 +86,10 @@ class Settings:
         least = 0.0 if self.non_negative else None
         return RowAdam(rows, settings, self.optimizer, least=least)
 
-    def computing(self) -> AbstractContextManager[None]:
-        """Run products in the format that was asked for."""
-        found: AbstractContextManager[None] = torch.autocast(
-            "cpu", torch.bfloat16, enabled=self.precision == "bf16"
-        )
-        return found
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the products."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 _ROWS = ("rows", "first", "second", "last")
@@ -120,6 +118,7 @@ class Learner:
         self.optimizer = torch.optim.Adam(
             mappers.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
         )
+        self._gradients = RecoveryGradients(mappers, settings.dtype, learns=True)
         self.epochs = 0
 
     def run_epoch(self) -> list[float]:
@@ -147,14 +146,15 @@ class Learner:
         Returns:
             The cosine of each model for each image, before the step, (m, b).
         """
-        psi = self.bank.read(index).requires_grad_(moves)
-        loss, cosines = self._loss(psi, self.targets.read(index))
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        psi, settings = self.bank.read(index), self.settings
+        targets = self.targets.read(index)
+        self._gradients.refresh()
+        scale = 1 / (len(targets) * len(index))
+        cosines, gradient = self._gradients(psi, targets, scale, moves)
         self.optimizer.step()
-        if moves:
-            assert psi.grad is not None  # noqa: S101 - psi requires it
-            self.bank.step(index, psi.detach(), psi.grad)
+        if gradient is not None:
+            gradient.add_(psi.sign(), alpha=settings.l1 / len(index))
+            self.bank.step(index, psi, gradient)
         return cosines
 
     def state(self) -> dict[str, Tensor]:
@@ -181,15 +181,6 @@ class Learner:
             adam.setdefault(int(number), {})[part] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": adam, "param_groups": groups})
-
-    def _loss(self, psi: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        with self.settings.computing():
-            mapped = self.mappers(psi)
-        cosines = recovery(mapped, targets)
-        loss = (1 - cosines).mean()
-        if self.settings.l1:
-            loss = loss + self.settings.l1 * psi.abs().sum(1).mean()
-        return loss, cosines.detach()
 
 
 def search(
@@ -220,24 +211,22 @@ def search(
     Cost: n·epochs times a forward pass and the gradient of ψ; memory O(batch).
     """
     total = torch.zeros(len(targets.widths), dtype=torch.float64)
-    scale = len(targets.widths) * settings.batch_size
+    scale = 1 / (len(targets.widths) * settings.batch_size)
+    gradients = RecoveryGradients(mappers, settings.dtype, learns=False)
     for index in torch.split(torch.arange(len(targets)), settings.batch_size):
         rows, wanted, every = start[index], targets.read(index), torch.arange(len(index))
         bank = settings.adam(rows)
         bank.skip(idle // 2)
         for _ in range(settings.epochs):
-            psi = bank.read(every).requires_grad_()
-            with settings.computing():
-                mapped = mappers(psi)
-            loss = (1 - recovery(mapped, wanted)).sum() / scale
-            if settings.l1:
-                loss = loss + settings.l1 * psi.abs().sum() / settings.batch_size
-            (gradient,) = torch.autograd.grad(loss, psi)
-            bank.step(every, psi.detach(), gradient)
+            psi = bank.read(every)
+            _, gradient = gradients(psi, wanted, scale, moves=True)
+            assert gradient is not None  # noqa: S101 - ψ moves
+            gradient.add_(psi.sign(), alpha=settings.l1 / settings.batch_size)
+            bank.step(every, psi, gradient)
             bank.skip(idle)
         bank.flush()
-        with torch.no_grad(), settings.computing():
-            total += recovery(mappers(rows), wanted).sum(1)
+        cosines, _ = gradients(rows, wanted, scale, moves=False)
+        total += cosines.sum(1)
         start[index] = rows
         if progress is not None:
             progress(len(index))
