@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.harness import command_line, interleaved, median_ratio, save
-from featkit.analyses.ensemble.learning import Learner, Settings
+from featkit.analyses.ensemble.learning import Learner
+from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.analyses.ensemble.targets import Targets
 from featkit.ops.mappers import Mappers
 
@@ -80,7 +81,8 @@ def learner(features: Sequence[Any], precision: Any) -> Learner:
     targets = Targets(list(features))
     torch.manual_seed(SEED)
     mappers = Mappers(targets.widths[0], targets.widths, targets.non_negative)
-    return Learner(targets, targets.average(), mappers, Settings(precision=precision))
+    settings = EnsembleRepresentation(precision=precision).settings()
+    return Learner(targets, targets.average(), mappers, settings)
 
 
 def settle(one: Learner) -> None:

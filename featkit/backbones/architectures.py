@@ -32,14 +32,24 @@ class UnsetWeights(TorchFunctionMode):
     unnoticed.
     """
 
-    _DRAWS = frozenset((Tensor.normal_, Tensor.uniform_))
+    _DRAWS = frozenset(
+        (
+            Tensor.normal_,
+            Tensor.uniform_,
+            nn.init.uniform_,
+            nn.init.normal_,
+            nn.init.kaiming_uniform_,
+        )
+    )
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Fill instead of drawing."""
         if function in self._DRAWS:
-            return args[0].fill_(torch.nan)
+            drawn = args[0] if args else kwargs["tensor"]
+            drawn.detach().fill_(torch.nan)
+            return drawn
         return function(*args, **(kwargs or {}))
 
 

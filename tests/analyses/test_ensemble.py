@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
@@ -369,9 +370,46 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     features[1][3, 2] += 1
     with pytest.raises(UsageError, match="other features or settings"):
         EnsembleRepresentation(epochs=2, checkpoint=tmp_path).fit(features)
+    save_file({"a": torch.ones(1)}, tmp_path / "state.safetensors")
+    with pytest.raises(UsageError, match="other features or settings"):
+        EnsembleRepresentation(epochs=2, checkpoint=tmp_path).fit(features)
     (tmp_path / "state.safetensors").write_bytes(b"broken")
     with pytest.raises(DamagedError, match="delete it"):
         EnsembleRepresentation(epochs=2, checkpoint=tmp_path).fit(features)
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from featkit.analyses.ensemble.representation import EnsembleRepresentation
+from featkit.errors import UsageError
+features = [np.random.default_rng(0).random((400, 32)) for _ in range(2)]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+ensemble = EnsembleRepresentation(epochs=1).fit(features)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for write in (
+    lambda: ensemble.save(sys.argv[1]),
+    lambda: EnsembleRepresentation(epochs=1, checkpoint=sys.argv[1]).fit(features),
+):
+    try:
+        write()
+    except UsageError as error:
+        print(error)
+"""
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    command = [sys.executable, "-c", FULL, str(tmp_path / "m")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"cannot write {tmp_path / 'm' / 'model.safetensors'} (")
+    assert lines[1].startswith(f"cannot write {tmp_path / 'm' / 'state.safetensors'} (")
+    assert list((tmp_path / "m").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="cannot write"):
+        EnsembleRepresentation(epochs=1).fit(models(9, 4, 4)).save(tmp_path / "file")
 
 
 # ------------------------------------------------------------------------------- odd features
@@ -412,10 +450,12 @@ def test_another_width_is_told() -> None:
     [
         *(("epochs", v) for v in (0, -1, 2.5, True)),
         *(("batch_size", v) for v in (0, 1.0)),
-        *(("lr", v) for v in (0, -1, float("nan"), float("inf"))),
+        *((f"{n}lr", v) for n in ("", "representation_") for v in (0, -1, float("nan"), "x")),
+        ("lr", float("inf")),
+        ("non_negative", "yes"),
         *(("warmup", v) for v in (-0.1, 1.1, float("nan"))),
-        ("l1", -1),
-        ("weight_decay", -1),
+        *((name, v) for name in ("l1", "weight_decay") for v in (-1, float("inf"), float("nan"))),
+        *(("random_state", v) for v in (None, -1, 2**32, 0.5)),
         ("depth", 0),
         ("hidden", 0),
         *((name, "other") for name in ("init", "last_layer", "last_bias", "optimizer", "bank")),

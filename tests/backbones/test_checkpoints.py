@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from featkit.backbones.architectures import build
+from featkit.backbones.architectures import UnsetWeights, build
 from featkit.backbones.base import Backbone
 from featkit.backbones.checkpoints.load import load_checkpoint, read_tensors
 from featkit.backbones.probe import default_tap, probe
@@ -204,6 +204,22 @@ def test_counters_may_be_missing(tmp_path, weights):
     state = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
     found = load_checkpoint(save(state, tmp_path / "a"), ARCH).module.state_dict()
     assert equal({k: found[k] for k in state}, state)
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision:resnet18", "timm:vit_tiny_patch16_224", "alexnet64_bn", "cifar_resnet20"]
+)
+def test_weights_that_a_file_replaces_are_not_drawn(name):
+    """What nothing fills afterwards shows: it is no number."""
+    drawn = build(name).module
+    with UnsetWeights():
+        unset = build(name).module
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    weights = [m.weight for m in unset.modules() if isinstance(m, kinds)]
+    assert len(weights) > 7
+    assert all(bool(weight.isnan().all()) for weight in weights)
+    for path, tensor in drawn.named_buffers():
+        assert torch.equal(tensor, unset.get_buffer(path)), path
 
 
 def test_another_architecture_is_told_apart(tmp_path, weights):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from featkit.analyses.ensemble.learning import Learner
-from featkit.errors import DamagedError, UsageError
+from featkit.errors import DamagedError, UsageError, one_line
 
 
 class KeptState:
@@ -34,15 +35,15 @@ class KeptState:
             return {}
         try:
             with safe_open(self.path, framework="pt") as file:
-                about = file.metadata()
-                if about["run"] != self.run:
-                    raise UsageError(
-                        f"{self.path} is the state of a run with other features or settings; give "
-                        f"another checkpoint folder, or delete it"
-                    )
+                about = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{self.path}: damaged ({error}); delete it") from error
+        if about.get("run") != self.run:
+            raise UsageError(
+                f"{self.path} is the state of a run with other features or settings; give "
+                f"another checkpoint folder, or delete it"
+            )
         self.learner.restore(state)
         found: dict[str, list[float]] = json.loads(about["recovery"])
         return found
@@ -54,20 +55,26 @@ class KeptState:
             UsageError: The folder cannot be written to.
         """
         about = {"run": self.run, "recovery": json.dumps(recovery)}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tensors(self.path, self.learner.state(), about)
-        except OSError as error:
-            raise UsageError(f"cannot write {self.path} ({error.strerror})") from error
+        write_tensors(self.path, self.learner.state(), about)
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None
 ) -> None:
-    """Write tensors so that the file is whole at any moment."""
+    """Write tensors so that the file is whole at any moment; make its folder.
+
+    Raises:
+        UsageError: It cannot be written; a file that was there is as it was.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, about)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, about)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {path} ({one_line(error)})") from error
 
 
 def _fingerprint(learner: Learner) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -23,57 +23,75 @@ Precision: TypeAlias = Literal["fp32", "bf16"]
 Bank: TypeAlias = Literal["trained", "refit"]
 
 
+_Rule: TypeAlias = tuple[tuple[str, ...], Callable[[Any], bool], str]
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _one_of(name: str, choices: Any) -> _Rule:
+    known = get_args(choices)
+    return (name,), lambda value: value in known, " or ".join(known)
+
+
+_RULES: tuple[_Rule, ...] = (
+    (("epochs", "batch_size", "depth"), _is_count, "a whole number, at least 1"),
+    (("hidden", "width"), lambda v: v is None or _is_count(v), "a whole number, at least 1"),
+    (("lr",), lambda v: _is_number(v) and v > 0, "a number above 0"),
+    (("representation_lr",), lambda v: v is None or (_is_number(v) and v > 0), "a number above 0"),
+    (("warmup",), lambda v: _is_number(v) and 0 <= v <= 1, "a share, 0 to 1"),
+    (("weight_decay", "l1"), lambda v: _is_number(v) and v >= 0, "a number, at least 0"),
+    (("non_negative",), lambda v: isinstance(v, bool), "True or False"),
+    (("random_state",), lambda v: type(v) is int and 0 <= v < 2**32, "a whole number below 2^32"),
+    _one_of("init", Init),
+    _one_of("last_layer", LastLayer),
+    _one_of("last_bias", LastBias),
+    _one_of("optimizer", Rule),
+    _one_of("bank", Bank),
+    _one_of("precision", Precision),
+)
+"""What settings must be, and how that is said."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Every constant; sections are those of Wallace et al. 2021, arXiv:2110.10293.
+    """Every constant, checked.
 
-    See :class:`featkit.analyses.ensemble.representation.EnsembleRepresentation`.
+    See :class:`featkit.analyses.ensemble.representation.EnsembleRepresentation`, whose defaults
+    they are.
     """
 
-    epochs: int = 50
-    batch_size: int = 256
-    lr: float = 3e-4
-    representation_lr: float | None = None
-    warmup: float = 0.5
-    depth: int = 2
-    hidden: int | None = None
-    width: int | None = None
-    init: Init = "auto"
-    last_layer: LastLayer = "auto"
-    last_bias: LastBias = "mean"
-    optimizer: Rule = "dense"
-    weight_decay: float = 0.0
-    l1: float = 0.0
-    non_negative: bool = False
-    bank: Bank = "trained"
-    precision: Precision = "fp32"
-    random_state: int = 0
+    epochs: int
+    batch_size: int
+    lr: float
+    representation_lr: float | None
+    warmup: float
+    depth: int
+    hidden: int | None
+    width: int | None
+    init: Init
+    last_layer: LastLayer
+    last_bias: LastBias
+    optimizer: Rule
+    weight_decay: float
+    l1: float
+    non_negative: bool
+    bank: Bank
+    precision: Precision
+    random_state: int
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        for name in ("epochs", "batch_size", "depth", "hidden", "width"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise UsageError(f"{name} is {value!r}: give a whole number, at least 1")
-        for name, most in (("warmup", 1.0), ("weight_decay", math.inf), ("l1", math.inf)):
-            if not 0 <= getattr(self, name) <= most:
-                raise UsageError(f"{name} is {getattr(self, name)!r}: give 0 to {most:g}")
-        for name in ("lr", "representation_lr"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} is {value!r}: give a number above 0")
-        for name, kind in (
-            ("init", Init),
-            ("last_layer", LastLayer),
-            ("last_bias", LastBias),
-            ("optimizer", Rule),
-            ("bank", Bank),
-            ("precision", Precision),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                raise UsageError(
-                    f"{name} is {getattr(self, name)!r}: use {' or '.join(get_args(kind))}"
-                )
+        for names, holds, wanted in _RULES:
+            for name in names:
+                value = getattr(self, name)
+                if not holds(value):
+                    raise UsageError(f"{name} is {value!r}: give {wanted}")
 
     @property
     def warmup_epochs(self) -> int:

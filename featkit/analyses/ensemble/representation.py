@@ -306,9 +306,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             "idle": self._idle,
             "recovery": self.recovery_,
         }
+        write_tensors(folder / "model.safetensors", tensors)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_tensors(folder / "model.safetensors", tensors)
             temporary = folder / "model.json.tmp"
             temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
             temporary.replace(folder / "model.json")
