@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -14,8 +15,10 @@ import featkit_cli.demo
 import h5py
 import numpy as np
 import pytest
+import torch
 from featkit_cli.main import main
 
+from featkit.backbones.resolve import load_backbone
 from featkit.store.reader import open_store
 from tests.conftest import NET, run_featkit
 
@@ -210,6 +213,26 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(
     )
     with pytest.raises(ZeroDivisionError):
         main(["ls", str(store), "--debug"])
+
+
+def test_layers_tells_what_a_file_was_taken_for(run: Run, tmp_path: Path) -> None:
+    state = load_backbone(NET).module.state_dict()
+    path = tmp_path / "run.pth.tar"
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    status, out, _ = run("layers", str(path))
+    assert status == 0
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for line in (
+        f"checkpoint: run.pth.tar, sha256 {digest}",
+        "layout: state dict, weights: student",
+        f"loaded: {len(state)} tensors, every one of the network",
+        "head: 64 → 10",
+        "default tap: avgpool:avg",
+    ):
+        assert line in out.splitlines()
+    assert "std 0.229 0.224 0.225 (the usual one; the file does not tell)" in out
+    _, out, _ = run("layers", f"{path}?mean=0.5&std=0.25")
+    assert "mean 0.5 0.5 0.5, std 0.25 0.25 0.25\n" in out
 
 
 def test_layers_lists_shapes_strides_and_parameters(run: Run) -> None:
