@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -11,7 +12,7 @@ import click
 from featkit.analyses.base import Analysis, Input, Result, check_requirements
 from featkit.store.reader import FeatureTable, open_store
 from featkit.store.selectors import split_selector
-from featkit_cli.render import counted, table_text, value_text
+from featkit_cli.render import counted, note, table_text, value_text
 
 Kind: TypeAlias = Any
 """A ``click.ParamType``, which newer releases made generic."""
@@ -44,7 +45,8 @@ def _click_type(annotation: Any) -> Kind:
     return click.types.convert_type(annotation)
 
 
-def _options(config: type[Any]) -> list[click.Option]:
+def options(config: type[Any]) -> list[click.Option]:
+    """Return an option for each field of a ``Config``."""
     hints = get_type_hints(config)
     made = []
     for field in dataclasses.fields(config):
@@ -84,7 +86,7 @@ def _argument(given: Input) -> click.Parameter:
 def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
     """Return the command ``featkit NAME`` of an analysis."""
     parameters: list[click.Parameter] = [_argument(given) for given in analysis.inputs]
-    parameters += _options(analysis.Config)
+    parameters += options(analysis.Config)
     parameters += [
         click.Option(
             ["-o", "--output"],
@@ -112,19 +114,35 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
     return click.Command(name, params=parameters, callback=callback, help=text)
 
 
-def show_result(result: Result, output: str | None, as_json: bool) -> None:
-    """Print a result, and save it with its figures where asked."""
+def show_result(
+    result: Result,
+    output: str | None,
+    as_json: bool,
+    shown: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Print a result, and save it with its figures where asked.
+
+    Args:
+        result: What was found.
+        output: Folder, or None.
+        as_json: Whether to print ``result.json`` and nothing else.
+        shown: Rows to print; None for the first table.
+    """
     saved = []
     if output is not None:
         from featkit.report.figures import draw_figures
 
         result.save(output)
         saved = draw_figures(result, output)
+    for text in result.notes:
+        note(text)
     if as_json:
         click.echo(result.to_json(), nl=False)
         return
-    for name, rows in list(result.tables.items())[:1]:
-        click.echo(table_text(rows) if rows else f"{name}: empty")
+    if shown is None:
+        shown = next(iter(result.tables.values()), ())
+    if shown:
+        click.echo(table_text(shown))
     scalars = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in result.scalars.items()]
     if scalars:
         click.echo("\n" + ", ".join(scalars))

@@ -21,6 +21,14 @@ COMMANDS = {
     "extract": ("featkit_cli.extract:extract", "Run images through backbones into a store."),
     "layers": ("featkit_cli.layers:layers", "List what can be tapped in a backbone."),
     "backbones": ("featkit_cli.backbones:backbones", "Find backbones by name."),
+    "ensemble-fit": (
+        "featkit_cli.ensemble:ensemble_fit",
+        "Learn one representation for several models.",
+    ),
+    "ensemble-transform": (
+        "featkit_cli.ensemble:ensemble_transform",
+        "Find that representation of other images.",
+    ),
     "ls": ("featkit_cli.ls:ls", "List the tables of a store."),
     "verify": ("featkit_cli.verify:verify", "Check every byte of a store."),
     "export": ("featkit_cli.export:export", "Write a store as npz, parquet or one HDF5 file."),
@@ -121,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         sys.exit(_explain(error))
     except (KeyboardInterrupt, click.Abort):
-        goes_on = given[:1] == ["extract"] or given[:1] == ["demo"]
+        goes_on = given[:1] in (["extract"], ["demo"], ["ensemble-fit"])
         click.echo("featkit: stopped" + "; the same command goes on from here" * goes_on, err=True)
         sys.exit(130)
     except BrokenPipeError:

@@ -57,13 +57,20 @@ class Figure:
 
     Attributes:
         name: File stem.
-        kind: ``bar``, ``line`` or ``heatmap``.
-        data: Name of the table (``bar``, ``line``) or array (``heatmap``) that is drawn.
+        kind: ``bar``, ``line``, ``heatmap``, ``histogram`` or ``curves`` (the values of each array
+            against their rank, index + 1, on a logarithmic axis; values up to 0 are left out).
+        data: What is drawn: the name of a table (``bar``, ``line``) or an array (``heatmap``), or
+            the PREFIX of all arrays called PREFIX/LABEL (``histogram``, ``curves``).
         title: Over the picture.
-        x: Column on the horizontal axis; for a heat map its axis title.
-        y: Column on the vertical axis; for a heat map its axis title.
+        x: Column on the horizontal axis (``bar``: of the bars' names); where arrays are drawn, the
+            axis title.
+        y: Column of the values, rows without one being left out; where arrays are drawn, the title
+            of the vertical axis.
         hue: Column that tells the lines or groups of bars apart.
         labels: Name of the array of tick labels of a heat map.
+        interval: Columns of the lower and the upper bound of ``y`` (``bar``, ``line``); the bounds
+            themselves, not their distance from ``y``.
+        log_x: Whether the horizontal axis of a ``line`` is logarithmic, each value of x a tick.
     """
 
     name: str
@@ -74,6 +81,8 @@ class Figure:
     y: str
     hue: str | None = None
     labels: str | None = None
+    interval: tuple[str, str] | None = None
+    log_x: bool = False
 
 
 @dataclass
@@ -88,6 +97,7 @@ class Result:
         arrays: Arrays by name.
         figures: Pictures of them.
         provenance: Keys of the tables read, versions, seed.
+        notes: What the reader must know, a line each.
     """
 
     analysis: str
@@ -97,6 +107,7 @@ class Result:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Return ``result.json``; numbers that are not finite become null."""
@@ -107,6 +118,7 @@ class Result:
             "scalars": self.scalars,
             "tables": self.tables,
             "provenance": self.provenance,
+            "notes": self.notes,
         }
         return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
 

@@ -18,13 +18,13 @@ from featkit.analyses.base import (
     option,
     short_names,
 )
+from featkit.analyses.sides import Split, kept_rows, pair_tables, split_samples
 from featkit.errors import UsageError
 from featkit.ops.combine import Combination, combine
 from featkit.ops.neighbors import nearest_neighbors, resolve_device
 from featkit.ops.votes import dino_vote, majority_vote
 from featkit.store.reader import FeatureTable
 
-Integers = NDArray[np.int64]
 Vote = Literal["majority", "dino"]
 
 
@@ -51,19 +51,6 @@ class KNNConfig:
         for how in self.combine:
             if how not in get_args(Combination):
                 raise UsageError(f"combine {how!r}: use {' or '.join(get_args(Combination))}")
-
-
-@dataclass(frozen=True)
-class _Split:
-    """What is classified from what."""
-
-    bank_rows: NDArray[np.bool_]
-    query_rows: NDArray[np.bool_]
-    bank_labels: Integers
-    query_labels: Integers
-    classes: tuple[str, ...]
-    leave_one_out: bool
-    in_both: int
 
 
 class KNN:
@@ -99,9 +86,9 @@ class KNN:
             UsageError: The two sides do not belong together.
         """
         check_requirements(self.requires, inputs)
-        pairs = _pair(inputs["train"], inputs["test"])
+        pairs = pair_tables(inputs["train"], inputs["test"])
         self._check_combinations(pairs)
-        split = _split(pairs)
+        split = split_samples(pairs)
         config, provenance = describe_run(self.config, inputs, ("faiss-cpu", "torch"))
         provenance["metric"] = "cosine"
         provenance["device"] = str(resolve_device(self.config.device))
@@ -129,29 +116,29 @@ class KNN:
             raise UsageError(f"average: the tables have different widths, {widths}; use concat")
 
     def _features(
-        self, pairs: Sequence[tuple[FeatureTable, FeatureTable]], split: _Split
+        self, pairs: Sequence[tuple[FeatureTable, FeatureTable]], split: Split
     ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
         """Yield name, bank and queries of every table, then of the combinations."""
-
-        def rows(table: FeatureTable, keep: NDArray[np.bool_]) -> NDArray[Any]:
-            return table.numpy() if keep.all() else table.numpy()[keep]
-
         names = short_names([train for train, _ in pairs])
         for name, (train, test) in zip(names, pairs, strict=True):
-            yield name, rows(train, split.bank_rows), rows(test, split.query_rows)
+            yield name, kept_rows(train, split.bank_rows), kept_rows(test, split.query_rows)
         for how in dict.fromkeys(self.config.combine):
-            bank = combine([rows(train, split.bank_rows) for train, _ in pairs], how)
+            bank = combine([kept_rows(train, split.bank_rows) for train, _ in pairs], how)
             if split.leave_one_out:
                 yield how, bank, bank
             else:
-                yield how, bank, combine([rows(test, split.query_rows) for _, test in pairs], how)
+                yield (
+                    how,
+                    bank,
+                    combine([kept_rows(test, split.query_rows) for _, test in pairs], how),
+                )
 
     def _judge(
         self,
         name: str,
         bank: NDArray[Any],
         queries: NDArray[Any],
-        split: _Split,
+        split: Split,
         result: Result,
     ) -> None:
         config = self.config
@@ -186,71 +173,6 @@ class KNN:
                 for c in range(count)
             ]
             result.arrays[f"confusion/{name}/k{k}"] = confusion
-
-
-def _pair(
-    train: Sequence[FeatureTable], test: Sequence[FeatureTable]
-) -> list[tuple[FeatureTable, FeatureTable]]:
-    """Match the tables of both sides by name.
-
-    Raises:
-        UsageError: A table has no counterpart, or one that something else has made.
-    """
-    if len(train) == len(test) == 1:
-        pairs = [(train[0], test[0])]
-    else:
-        by_name = {table.name: table for table in test}
-        lacking = [table.name for table in train if table.name not in by_name]
-        lacking += sorted(by_name.keys() - {table.name for table in train})
-        if lacking:
-            raise UsageError(
-                f"TRAIN and TEST have different tables ({', '.join(lacking[:4])} only on one "
-                f"side); extract what is missing, or select as in STORE:{train[0].name}"
-            )
-        pairs = [(table, by_name[table.name]) for table in train]
-    for one, other in pairs:
-        for field in ("backbone", "tap", "pooling", "preprocessing"):
-            if one.provenance[field] != other.provenance[field]:
-                raise UsageError(
-                    f"{one.path} and {other.path} cannot be compared: their {field} differs; "
-                    f"extract both with the same backbone"
-                )
-    return pairs
-
-
-def _split(pairs: Sequence[tuple[FeatureTable, FeatureTable]]) -> _Split:
-    """Choose rows and classes; an image that some table lacks takes no part in any."""
-    train, test = pairs[0]
-    bank_rows = np.logical_and.reduce([one.valid for one, _ in pairs])
-    query_rows = np.logical_and.reduce([other.valid for _, other in pairs])
-    for side, rows in (("TRAIN", bank_rows), ("TEST", query_rows)):
-        if not rows.any():
-            raise UsageError(f"{side}: none of its {len(rows)} images could be read")
-    same = train.provenance["samples"] == test.provenance["samples"]
-    if same:
-        bank_rows = query_rows = bank_rows & query_rows
-    classes = train.classes or ()
-    # the test set may name its classes in another order, or lack some
-    position = {name: index for index, name in enumerate(classes)}
-    unknown = [name for name in test.classes or () if name not in position]
-    position |= {name: len(classes) + index for index, name in enumerate(unknown)}
-    to_bank = np.array([position[name] for name in test.classes or ()], np.int64)
-    assert train.labels is not None and test.labels is not None  # noqa: S101, PT018 - requires
-    return _Split(
-        bank_rows=bank_rows,
-        query_rows=query_rows,
-        bank_labels=train.labels[bank_rows],
-        query_labels=to_bank[test.labels[query_rows]],
-        classes=(*classes, *unknown),
-        leave_one_out=same,
-        in_both=0 if same else _shared(train.digests[bank_rows], test.digests[query_rows]),
-    )
-
-
-def _shared(bank: NDArray[np.uint8], queries: NDArray[np.uint8]) -> int:
-    """Count the queries whose content is in the bank."""
-    contents = {row.tobytes() for row in bank}
-    return sum(row.tobytes() in contents for row in queries)
 
 
 def _add_figures(result: Result) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
 
 from featkit.analyses.base import Figure, Result
 from featkit.errors import UsageError
 from featkit.registry import Registry
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Told apart by colour-blind readers and in print.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
+"""Told apart by colour-blind readers and in print; yellow, faint on white, comes last.
 
 Source: Okabe and Ito, Color universal design, 2008.
 """
@@ -30,8 +32,10 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "savefig.dpi": 200,
+    "savefig.bbox": "tight",  # labels and legends widen the picture, and leave the axes their size
 }
 
+T = TypeVar("T")
 Drawer = Callable[[Axes, Figure, Result], None]
 DRAWERS: Registry[Drawer] = Registry("kind of figure")
 
@@ -53,7 +57,7 @@ def draw_figures(result: Result, folder: str | Path) -> list[Path]:
     files = []
     for figure in result.figures:
         with mpl.rc_context(STYLE):
-            canvas = Canvas(figsize=(6.0, 3.8), layout="constrained")
+            canvas = Canvas(figsize=(6.4, 4.0))
             axes = canvas.add_subplot()
             DRAWERS[figure.kind](axes, figure, result)
             axes.set_title(figure.title, loc="left")
@@ -67,45 +71,130 @@ def draw_figures(result: Result, folder: str | Path) -> list[Path]:
 
 
 def _groups(figure: Figure, result: Result) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the figure's table, by the value of its hue."""
+    """The rows of the figure's table that have a value, by the value of its hue."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in result.tables[figure.data]:
-        name = "" if figure.hue is None else str(row[figure.hue])
-        groups.setdefault(name, []).append(row)
+        if row[figure.y] is not None and np.isfinite(row[figure.y]):
+            name = "" if figure.hue is None else str(row[figure.hue])
+            groups.setdefault(name, []).append(row)
     return groups
+
+
+def _bounds(figure: Figure, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """Lower and upper bound of each row, (2, rows); not a number where there is none."""
+    if figure.interval is None:
+        return np.full((2, len(rows)), np.nan)
+    return np.array([[row[name] for row in rows] for name in figure.interval], float)
+
+
+def _series(figure: Figure, result: Result) -> dict[str, NDArray[np.float64]]:
+    """The arrays of the figure by the rest of their names."""
+    start = figure.data + "/"
+    series = {
+        name.removeprefix(start): np.asarray(values, float)
+        for name, values in result.arrays.items()
+        if name.startswith(start)
+    }
+    if not series:
+        raise KeyError(start)
+    return series
+
+
+def _coloured(groups: dict[str, T]) -> Iterator[tuple[str, T, str]]:
+    """Name, members and colour of each group."""
+    for (name, members), colour in zip(groups.items(), itertools.cycle(COLOURS), strict=False):
+        yield name, members, colour
+
+
+def _add_legend(axes: Axes, title: str | None = None) -> None:
+    handles, _ = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        axes.legend(title=title, alignment="left", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _draw_bars(axes: Axes, figure: Figure, result: Result) -> None:
     groups = _groups(figure, result)
     rows = list(itertools.chain.from_iterable(groups.values()))
     names = list(dict.fromkeys(str(row[figure.x]) for row in rows))
-    height = 0.8 / len(groups)
-    for index, (group, members) in enumerate(groups.items()):
+    height = 0.8 / max(1, len(groups))
+    for index, (group, members, colour) in enumerate(_coloured(groups)):
         places = [names.index(str(row[figure.x])) + index * height for row in members]
         values = [row[figure.y] for row in members]
-        bars = axes.barh(
-            places, values, height * 0.92, color=COLOURS[index % len(COLOURS)], label=group
+        axes.barh(places, values, height * 0.92, color=colour, label=group)
+        lower, upper = _bounds(figure, members)
+        axes.errorbar(
+            (lower + upper) / 2,
+            places,
+            xerr=(upper - lower) / 2,
+            fmt="none",
+            ecolor="black",
+            elinewidth=0.8,
+            capsize=2,
+            capthick=0.8,
         )
-        axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
+        ends = np.fmax(values, upper).clip(0)
+        for end, place, value in zip(ends, places, values, strict=True):
+            axes.text(end, place, f"  {value:.3f}", verticalalignment="center", fontsize=8)
+    # many bars make the axes, and with them the picture, as high as their labels need
+    tall = min(max(0.77, 0.04 * len(names) * len(groups)), 10.0)
+    axes.set_position((0.125, 0.11, 0.775, tall))
     middle = height * (len(groups) - 1) / 2
     axes.set_yticks([place + middle for place in range(len(names))], names)
     axes.invert_yaxis()
     axes.set_xlabel(figure.y)
     axes.margins(x=0.12)
-    if len(groups) > 1:
-        axes.legend(title=figure.hue, loc="upper left", bbox_to_anchor=(1, 1))
+    _add_legend(axes, figure.hue)
 
 
 def _draw_lines(axes: Axes, figure: Figure, result: Result) -> None:
     groups = _groups(figure, result)
-    for (group, rows), colour in zip(groups.items(), itertools.cycle(COLOURS), strict=False):
+    for group, rows, colour in _coloured(groups):
         xs, ys = [row[figure.x] for row in rows], [row[figure.y] for row in rows]
         axes.plot(xs, ys, "o-", color=colour, label=group, markersize=4)
+        lower, upper = _bounds(figure, rows)
+        axes.errorbar(xs, (lower + upper) / 2, yerr=(upper - lower) / 2, fmt="none", ecolor=colour)
+    if figure.log_x:
+        ticks = sorted({row[figure.x] for rows in groups.values() for row in rows})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     axes.grid(alpha=0.25)
-    if len(groups) > 1:
-        axes.legend(title=figure.hue, loc="upper left", bbox_to_anchor=(1, 1))
+    _add_legend(axes, figure.hue)
+
+
+def _draw_histograms(axes: Axes, figure: Figure, result: Result) -> None:
+    series = _series(figure, result)
+    finite = {name: values[np.isfinite(values)] for name, values in series.items()}
+    bins = np.histogram_bin_edges(np.concatenate(list(finite.values())), 60)
+    for name, values, colour in _coloured(finite):
+        axes.hist(
+            values,
+            bins.tolist(),
+            histtype="stepfilled",
+            label=name,
+            facecolor=(colour, 0.25),
+            edgecolor=colour,
+        )
+        if len(values):
+            axes.axvline(float(np.median(values)), color=colour, linestyle="--", linewidth=1)
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(figure.y)
+    _add_legend(axes, "dashed: median")
+
+
+def _draw_curves(axes: Axes, figure: Figure, result: Result) -> None:
+    for name, values, colour in _coloured(_series(figure, result)):
+        ranks = np.arange(1, len(values) + 1)
+        positive = np.ma.masked_where(~(values > 0), values)
+        axes.plot(ranks, positive, ".-", color=colour, label=name, markersize=3, linewidth=1)
+    axes.locator_params("x", integer=True)
+    axes.set_yscale("log")
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(figure.y)
+    axes.grid(alpha=0.25)
+    _add_legend(axes)
 
 
 def _draw_heatmap(axes: Axes, figure: Figure, result: Result) -> None:
@@ -123,3 +212,5 @@ def _draw_heatmap(axes: Axes, figure: Figure, result: Result) -> None:
 DRAWERS.register("bar", _draw_bars)
 DRAWERS.register("line", _draw_lines)
 DRAWERS.register("heatmap", _draw_heatmap)
+DRAWERS.register("histogram", _draw_histograms)
+DRAWERS.register("curves", _draw_curves)

@@ -29,7 +29,9 @@ def test_json_is_strict_and_complete(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "result.json").read_text()
     assert text == result().to_json()
     content = json.loads(text, parse_constant=pytest.fail)
-    assert content.keys() == {"analysis", "featkit", "config", "scalars", "tables", "provenance"}
+    assert content.keys() == {
+        "analysis", "featkit", "config", "scalars", "tables", "provenance", "notes"
+    }  # fmt: skip
     assert content["scalars"] == {"score": 0.5, "bad": None}
     assert content["config"] == {"k": [1, 2]}
     assert content["tables"]["rows"][0] == {"name": "a", "x": 1}

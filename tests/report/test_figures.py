@@ -2,61 +2,197 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Polygon
+from numpy.typing import NDArray
 from PIL import Image
 
 from featkit.analyses.base import Figure, Result
 from featkit.errors import UsageError
-from featkit.report.figures import DRAWERS, draw_figures
+from featkit.report.figures import COLOURS, DRAWERS, draw_figures
 
 ROWS = [
-    {"net": "a", "k": 1, "top1": 0.5},
-    {"net": "a", "k": 5, "top1": 0.75},
-    {"net": "b", "k": 1, "top1": 0.25},
+    {"net": "a", "k": 1, "top1": 0.5, "low": 0.4, "high": 0.7},
+    {"net": "a", "k": 5, "top1": 0.75, "low": 0.7, "high": 0.8},
+    {"net": "b", "k": 1, "top1": 0.25, "low": None, "high": None},
+    {"net": "b", "k": 5, "top1": None, "low": 0.1, "high": 0.2},
+    {"net": "b", "k": 7, "top1": float("nan"), "low": 0.1, "high": 0.2},
 ]
+ARRAYS = {
+    "confusion": np.array([[3, 1], [0, 4]]),
+    "classes": np.array(["cat", "dog"]),
+    "cosine/a": np.array([0.0, 1, 1, np.nan, 6]),
+    "cosine/b/c": np.array([2.0, 5, 5]),
+    "cosine/none": np.array([np.nan]),
+    "cosine_of_others": np.array([90.0]),
+    "spectrum/a": np.array([9.0, 3, 0, -1, np.nan, 1]),
+    "spectrum/zeros": np.zeros(3),
+}
 
 
 def result(*figures: Figure) -> Result:
-    arrays = {"confusion": np.array([[3, 1], [0, 4]]), "classes": np.array(["cat", "dog"])}
-    return Result("knn", {}, tables={"accuracy": ROWS}, arrays=arrays, figures=list(figures))
+    return Result("knn", {}, tables={"accuracy": ROWS}, arrays=ARRAYS, figures=list(figures))
+
+
+def drawn(figure: Figure, **changes: Any) -> Axes:
+    axes = Canvas().add_subplot()
+    DRAWERS[figure.kind](axes, replace(figure, **changes), result())
+    return axes
+
+
+def legend(axes: Axes) -> list[str]:
+    box = axes.get_legend()
+    assert box is not None
+    return [text.get_text() for text in box.get_texts()]
+
+
+def error_bars(axes: Axes) -> list[list[list[float]]]:
+    """The ends of every error bar, a list a group."""
+    groups = []
+    for container in axes.containers:
+        if isinstance(container, ErrorbarContainer):
+            (bars,) = container.lines[2]
+            groups.append([np.round(ends, 9).tolist() for ends in bars.get_segments() if len(ends)])
+    return groups
 
 
 LINE = Figure("line", "line", "accuracy", "By k", "k", "top1", hue="net")
 BAR = Figure("bar", "bar", "accuracy", "By net", "net", "top1", hue="k")
 HEAT = Figure("heat", "heatmap", "confusion", "Confusion", "predicted", "true", labels="classes")
+HISTOGRAM = Figure("histogram", "histogram", "cosine", "Cosines", "cosine", "images")
+CURVES = Figure("curves", "curves", "spectrum", "Spectrum", "rank", "singular value")
+INTERVAL = ("low", "high")
 
 
 def test_lines_bars_and_cells_are_the_numbers() -> None:
-    axes = Canvas().add_subplot()
-    DRAWERS["line"](axes, LINE, result())
+    axes = drawn(LINE)
     assert [line.get_xydata().tolist() for line in axes.lines] == [
         [[1, 0.5], [5, 0.75]],
         [[1, 0.25]],
     ]
-    legend = axes.get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
-    axes = Canvas().add_subplot()
-    DRAWERS["bar"](axes, BAR, result())
+    assert legend(axes) == ["a", "b"]
+    axes = drawn(BAR)
     assert sorted(bar.get_width() for bar in axes.patches) == [0.25, 0.5, 0.75]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
-    axes = Canvas().add_subplot()
-    DRAWERS["heatmap"](axes, HEAT, result())
+    assert legend(axes) == ["1", "5"]
+    axes = drawn(HEAT)
     np.testing.assert_array_equal(axes.images[0].get_array(), [[3, 1], [0, 4]])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
 
 
+def test_error_bars_are_the_interval_and_labels_stand_after_them() -> None:
+    assert error_bars(drawn(LINE, interval=INTERVAL)) == [
+        [[[1, 0.4], [1, 0.7]], [[5, 0.7], [5, 0.8]]],
+        [],
+    ]
+    axes = drawn(BAR, interval=INTERVAL)
+    bars, errors = axes.patches, error_bars(axes)
+    middles = [round(bar.get_y() + bar.get_height() / 2, 9) for bar in bars]
+    assert [bar.get_width() for bar in bars] == [0.5, 0.25, 0.75]
+    assert errors == [
+        [[[0.4, middles[0]], [0.7, middles[0]]]],
+        [[[0.7, middles[2]], [0.8, middles[2]]]],
+    ]
+    labels = [(text.get_text().strip(), text.get_position()[0]) for text in axes.texts]
+    assert labels == [("0.500", 0.7), ("0.250", 0.25), ("0.750", 0.8)]
+    assert not any(itertools.chain(*error_bars(drawn(LINE)), *error_bars(drawn(BAR))))
+
+
+def test_a_value_outside_its_interval_is_drawn_as_it_is() -> None:
+    axes = drawn(BAR, y="high", interval=("low", "top1"))
+    assert error_bars(axes)[0][0] == [[0.4, 0], [0.5, 0]]
+    assert axes.texts[0].get_position()[0] == 0.7
+
+
+def test_a_logarithmic_axis_is_labelled_by_the_values_that_occur() -> None:
+    axes = drawn(LINE, log_x=True)
+    assert axes.get_xscale() == "log"
+    assert drawn(LINE).get_xscale() == "linear"
+    assert axes.get_xticks().tolist() == [1, 5]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5"]
+    assert not len(axes.get_xticks(minor=True))
+
+
+def test_histograms_share_their_bins_and_show_medians() -> None:
+    axes = drawn(HISTOGRAM)
+    assert legend(axes) == ["a", "b/c", "none"]
+    edges = np.linspace(0, 6, 61)
+    for outline, name in zip(axes.patches, legend(axes), strict=True):
+        values = ARRAYS[f"cosine/{name}"]
+        counts, _ = np.histogram(values[np.isfinite(values)], edges)
+        assert isinstance(outline, Polygon)
+        corners = outline.get_xy()
+        np.testing.assert_allclose(corners[1:121:2], np.column_stack([edges[:-1], counts]))
+    assert [line.get_xdata() for line in axes.lines] == [[1, 1], [5, 5]]
+    assert [line.get_color() for line in axes.lines] == list(COLOURS[:2])
+    assert {line.get_linestyle() for line in axes.lines} == {"--"}
+
+
+def test_curves_are_values_by_rank_and_leave_out_those_up_to_zero() -> None:
+    axes = drawn(CURVES)
+    assert axes.get_yscale() == "log"
+    assert legend(axes) == ["a", "zeros"]
+    one, zeros = (line.get_ydata() for line in axes.lines)
+    assert axes.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
+    assert np.ma.filled(one, 0).tolist() == [9, 3, 0, 0, 0, 1]
+    assert np.ma.getmaskarray(zeros).all()
+
+
+@pytest.mark.parametrize("figure", [HISTOGRAM, CURVES])
+def test_arrays_that_are_not_there_are_not_drawn_as_nothing(figure: Figure) -> None:
+    with pytest.raises(KeyError, match="spectra/"):
+        drawn(figure, data="spectra")
+
+
 def test_every_figure_becomes_a_png(tmp_path: Path) -> None:
-    files = draw_figures(result(LINE, BAR, HEAT), tmp_path / "new")
-    assert [file.name for file in files] == ["line.png", "bar.png", "heat.png"]
+    names = ["line", "bar", "heat", "histogram", "curves"]
+    files = draw_figures(result(LINE, BAR, HEAT, HISTOGRAM, CURVES), tmp_path / "new")
+    assert [file.name for file in files] == [f"{name}.png" for name in names]
     for file in files:
-        with Image.open(file) as image:
-            assert image.size == (1200, 760)
-            assert len(np.unique(np.asarray(image.convert("L")))) > 5
+        assert len(np.unique(pixels(file))) > 5
+
+
+def pixels(file: Path) -> NDArray[np.uint8]:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("L"))
+
+
+def longest_line(file: Path) -> int:
+    """Of the horizontal axis, in dots."""
+    return int((pixels(file) < 50).sum(1).max())
+
+
+@pytest.mark.parametrize("figure", [LINE, replace(BAR, hue=None)])
+def test_long_names_and_many_bars_enlarge_the_picture_not_squash_it(
+    figure: Figure, tmp_path: Path
+) -> None:
+    files = []
+    for name, count in (("n", 2), ("individual:efficientnet_lite0/global_pool", 40)):
+        rows = [{"net": f"{name}{n}", "k": n, "top1": n + 1} for n in range(count)]
+        one = replace(figure, name=name[0])
+        files += draw_figures(Result("", {}, tables={"accuracy": rows}, figures=[one]), tmp_path)
+    short, long = map(pixels, files)
+    assert long.shape[0] > short.shape[0] + 400
+    assert long.shape[1] > short.shape[1] + 400
+    assert abs(longest_line(files[0]) - longest_line(files[1])) < 10
+    for edge in (long[0], long[-1], long[:, 0], long[:, -1]):
+        assert (edge == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["bar", "line"])
+def test_a_table_without_values_is_an_empty_picture(kind: str, tmp_path: Path) -> None:
+    rows = [{"net": "a", "top1": None}]
+    figure = Figure("x", kind, "accuracy", "", "net", "top1")
+    draw_figures(Result("", {}, tables={"accuracy": rows}, figures=[figure]), tmp_path)
 
 
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:

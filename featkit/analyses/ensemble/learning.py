@@ -2,113 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
+from featkit.analyses.ensemble.settings import Settings
 from featkit.analyses.ensemble.targets import Targets
-from featkit.errors import UsageError
 from featkit.ops.mappers import Mappers
 from featkit.ops.recovery_gradients import RecoveryGradients
-from featkit.ops.row_adam import AdamSettings, RowAdam, Rule
-
-Init: TypeAlias = Literal["auto", "average", "pca"]
-LastBias: TypeAlias = Literal["mean", "usual"]
-LastLayer: TypeAlias = Literal["auto", "relu", "linear"]
-Precision: TypeAlias = Literal["fp32", "bf16"]
-Bank: TypeAlias = Literal["trained", "refit"]
-
-
-_Rule: TypeAlias = tuple[tuple[str, ...], Callable[[Any], bool], str]
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _one_of(name: str, choices: Any) -> _Rule:
-    known = get_args(choices)
-    return (name,), lambda value: value in known, " or ".join(known)
-
-
-_RULES: tuple[_Rule, ...] = (
-    (("epochs", "batch_size", "depth"), _is_count, "a whole number, at least 1"),
-    (("hidden", "width"), lambda v: v is None or _is_count(v), "a whole number, at least 1"),
-    (("lr",), lambda v: _is_number(v) and v > 0, "a number above 0"),
-    (("representation_lr",), lambda v: v is None or (_is_number(v) and v > 0), "a number above 0"),
-    (("warmup",), lambda v: _is_number(v) and 0 <= v <= 1, "a share, 0 to 1"),
-    (("weight_decay", "l1"), lambda v: _is_number(v) and v >= 0, "a number, at least 0"),
-    (("non_negative",), lambda v: isinstance(v, bool), "True or False"),
-    (("random_state",), lambda v: type(v) is int and 0 <= v < 2**32, "a whole number below 2^32"),
-    _one_of("init", Init),
-    _one_of("last_layer", LastLayer),
-    _one_of("last_bias", LastBias),
-    _one_of("optimizer", Rule),
-    _one_of("bank", Bank),
-    _one_of("precision", Precision),
-)
-"""What settings must be, and how that is said."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Every constant, checked.
-
-    See :class:`featkit.analyses.ensemble.representation.EnsembleRepresentation`, whose defaults
-    they are.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    representation_lr: float | None
-    warmup: float
-    depth: int
-    hidden: int | None
-    width: int | None
-    init: Init
-    last_layer: LastLayer
-    last_bias: LastBias
-    optimizer: Rule
-    weight_decay: float
-    l1: float
-    non_negative: bool
-    bank: Bank
-    precision: Precision
-    random_state: int
-
-    def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
-        for names, holds, wanted in _RULES:
-            for name in names:
-                value = getattr(self, name)
-                if not holds(value):
-                    raise UsageError(f"{name} is {value!r}: give {wanted}")
-
-    @property
-    def warmup_epochs(self) -> int:
-        """Epochs in which ψ stands still."""
-        return round(self.epochs * self.warmup)
-
-    def adam(self, rows: Tensor) -> RowAdam:
-        """Return the optimizer of ψ, (n, w)."""
-        settings = AdamSettings(self.representation_lr or self.lr)
-        least = 0.0 if self.non_negative else None
-        return RowAdam(rows, settings, self.optimizer, least=least)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the products."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
-
 
 _ROWS = ("rows", "first", "second", "last")
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from featkit.analyses.ensemble.kept_state import KeptState, write_tensors
-from featkit.analyses.ensemble.learning import Learner, Settings, search
+from featkit.analyses.ensemble.learning import Learner, search
+from featkit.analyses.ensemble.settings import Settings
 from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import DamagedError, UsageError
 from featkit.ops.mappers import Mappers
@@ -220,6 +221,12 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         check_is_fitted(self, "mappers_")
         settings, targets = self.settings(), Targets(X, self.widths_)
         return self._search(targets, self._start(targets), settings)
+
+    def start(self, X: Any) -> Floats:  # noqa: N803
+        """Return ψ0 of images, where the descent starts, (n, w), float32; see :meth:`transform`."""
+        check_is_fitted(self, "mappers_")
+        found: Floats = self._start(Targets(X, self.widths_)).numpy()
+        return found
 
     def _choose_start(self, settings: Settings, targets: Targets) -> Tensor:
         width = settings.width or max(targets.widths)

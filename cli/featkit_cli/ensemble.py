@@ -1,0 +1,130 @@
+"""``featkit ensemble-fit`` and ``ensemble-transform``: one representation for several models."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from featkit.analyses.ensemble.representation import PRESETS
+from featkit.analyses.ensemble.settings import Settings
+from featkit.analyses.ensemble.study import StudyConfig
+from featkit_cli.analysis import CommaSeparated, options, show_result
+from featkit_cli.render import note
+
+if TYPE_CHECKING:
+    from featkit.analyses.base import Result
+
+FIT_EXAMPLES = """\b
+Examples:
+  featkit ensemble-fit train --test test -o four
+  featkit ensemble-fit train --features resnet20/avgpool,resnet56/avgpool -o two --preset paper
+
+Sections are of Wallace et al. 2021, arXiv:2110.10293.
+"""
+
+
+@click.command("ensemble-fit", epilog=FIT_EXAMPLES)
+@click.argument("train")
+@click.option("--test", metavar="STORE", help="Other images, of the same backbones.")
+@click.option(
+    "--features",
+    type=CommaSeparated(click.STRING),
+    default="",
+    metavar="TABLE,…",
+    help="BACKBONE[/TAP[.POOLING]] of each model. Default: every table of vectors.",
+)
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for model and result.")
+@click.option("--name", help="ψ is stored as backbone ensemble-NAME. Default: name of DIR.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="paper-stable",
+    show_default=True,
+    help="Settings to start from; the defaults below are those of paper-stable.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an ensemble in DIR, and its tables.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json, nothing else.")
+def ensemble_fit(
+    train: str,
+    test: str | None,
+    features: tuple[str, ...],
+    output: str,
+    name: str | None,
+    preset: str,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Learn one representation of the images of TRAIN, from which every model can be recovered.
+
+    It is written back into TRAIN and the store of --test, where every analysis can read it.
+    """
+    from featkit.analyses.ensemble.representation import EnsembleRepresentation
+    from featkit.analyses.ensemble.run import discard_state, fit_ensemble
+    from featkit.store.reader import open_store
+
+    source_of = click.get_current_context().get_parameter_source
+    judged = {field: given.pop(field) for field in ("k", "linear")}
+    changes = {
+        field: value
+        for field, value in given.items()
+        if source_of(field) is not ParameterSource.DEFAULT
+    }
+    ensemble = EnsembleRepresentation.from_preset(preset, verbose=not quiet, **changes)
+    result = fit_ensemble(
+        open_store(train),
+        output,
+        ensemble,
+        test=open_store(test) if test is not None else None,
+        features=features,
+        name=name,
+        config=StudyConfig(**judged),
+        overwrite=overwrite,
+    )
+    show_result(result, output, as_json, _accuracy_by_k(result))
+    discard_state(output)
+    if not as_json:
+        if result.tables["knn"]:
+            click.echo("* the ensemble is better, ° worse (paired test, 5 %)")
+        backbone = result.provenance["table"].partition("/")[0]
+        sides = [f"{folder}:{backbone}" for folder in (train, test or train)]
+        click.echo(f"next: featkit knn {shlex.join(sides)}")
+
+
+ensemble_fit.params += options(StudyConfig) + options(Settings)
+
+
+def _accuracy_by_k(result: Result) -> list[dict[str, Any]]:
+    """A row a set of features, a column a k; * where ψ is better, ° where it is worse."""
+    rows: dict[str, dict[str, Any]] = {}
+    ours = {row["k"]: row["top1"] for row in result.tables["knn"] if row["features"] == "ensemble"}
+    for found in result.tables["knn"]:
+        differs = found["p"] is not None and found["p"] < 0.05
+        mark = ("*" if ours[found["k"]] > found["top1"] else "°") if differs else " "
+        row = rows.setdefault(found["features"], {"features": found["features"]})
+        row[f"k = {found['k']}"] = f"{found['top1']:.3f}{mark}"
+    return list(rows.values())
+
+
+@click.command("ensemble-transform")
+@click.argument("folder", metavar="DIR")
+@click.argument("store")
+@click.option("--name", help="Store ψ as backbone ensemble-NAME. Default: the ensemble's.")
+@click.option("--overwrite", is_flag=True, help="Replace a table of this name.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def ensemble_transform(
+    folder: str, store: str, name: str | None, overwrite: bool, quiet: bool
+) -> None:
+    """Find the representation of the images of STORE by the ensemble in DIR, and store it."""
+    from featkit.analyses.ensemble.run import transform_store
+    from featkit.store.reader import open_store
+
+    opened = open_store(store)
+    table = transform_store(folder, opened, name, not quiet, overwrite)
+    click.echo(f"{store}:{table}  {' × '.join(f'{size:,}' for size in opened[table].shape)}")
+    note(f"read it as {shlex.quote(f'{store}:{table}')} in any analysis")

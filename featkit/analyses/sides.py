@@ -1,0 +1,115 @@
+"""The two sides of an evaluation: what is known, and what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featkit.errors import UsageError
+from featkit.store.reader import FeatureTable
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is classified from what.
+
+    Attributes:
+        bank_rows: Rows of TRAIN that take part, (n) bool.
+        query_rows: Rows of TEST that take part.
+        bank_labels: Class of each of those, (b).
+        query_labels: Likewise, (q), among the same classes.
+        classes: Their names.
+        leave_one_out: Whether both sides are the same images.
+        in_both: Queries whose very image is in the bank too.
+    """
+
+    bank_rows: NDArray[np.bool_]
+    query_rows: NDArray[np.bool_]
+    bank_labels: Integers
+    query_labels: Integers
+    classes: tuple[str, ...]
+    leave_one_out: bool
+    in_both: int
+
+
+def pair_tables(
+    train: Sequence[FeatureTable], test: Sequence[FeatureTable]
+) -> list[tuple[FeatureTable, FeatureTable]]:
+    """Match the tables of both sides by name.
+
+    Raises:
+        UsageError: A table has no counterpart, or one that something else has made.
+    """
+    if len(train) == len(test) == 1:
+        pairs = [(train[0], test[0])]
+    else:
+        by_name = {table.name: table for table in test}
+        lacking = [table.name for table in train if table.name not in by_name]
+        lacking += sorted(by_name.keys() - {table.name for table in train})
+        if lacking:
+            raise UsageError(
+                f"TRAIN and TEST have different tables ({', '.join(lacking[:4])} only on one "
+                f"side); extract what is missing, or select as in STORE:{train[0].name}"
+            )
+        pairs = [(table, by_name[table.name]) for table in train]
+    for one, other in pairs:
+        for field in ("backbone", "tap", "pooling", "preprocessing"):
+            if one.provenance[field] != other.provenance[field]:
+                raise UsageError(
+                    f"{one.path} and {other.path} cannot be compared: their {field} differs; "
+                    f"extract both with the same backbone"
+                )
+    return pairs
+
+
+def split_samples(pairs: Sequence[tuple[FeatureTable, FeatureTable]]) -> Split:
+    """Choose rows and classes; an image that some table lacks takes no part in any.
+
+    Args:
+        pairs: Tables with one label a sample, from :func:`pair_tables`.
+
+    Raises:
+        UsageError: A side has no image that could be read.
+    """
+    train, test = pairs[0]
+    bank_rows = np.logical_and.reduce([one.valid for one, _ in pairs])
+    query_rows = np.logical_and.reduce([other.valid for _, other in pairs])
+    for side, rows in (("TRAIN", bank_rows), ("TEST", query_rows)):
+        if not rows.any():
+            raise UsageError(f"{side}: none of its {len(rows)} images could be read")
+    same = train.provenance["samples"] == test.provenance["samples"]
+    if same:
+        bank_rows = query_rows = bank_rows & query_rows
+    classes = train.classes or ()
+    # the test set may name its classes in another order, or lack some
+    position = {name: index for index, name in enumerate(classes)}
+    unknown = [name for name in test.classes or () if name not in position]
+    position |= {name: len(classes) + index for index, name in enumerate(unknown)}
+    to_bank = np.array([position[name] for name in test.classes or ()], np.int64)
+    assert train.labels is not None and test.labels is not None  # noqa: S101, PT018 - requires
+    return Split(
+        bank_rows=bank_rows,
+        query_rows=query_rows,
+        bank_labels=train.labels[bank_rows],
+        query_labels=to_bank[test.labels[query_rows]],
+        classes=(*classes, *unknown),
+        leave_one_out=same,
+        in_both=0 if same else _shared(train.digests[bank_rows], test.digests[query_rows]),
+    )
+
+
+def _shared(bank: NDArray[np.uint8], queries: NDArray[np.uint8]) -> int:
+    """Count the queries whose content is in the bank."""
+    contents = {row.tobytes() for row in bank}
+    return sum(row.tobytes() in contents for row in queries)
+
+
+def kept_rows(table: FeatureTable, keep: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return some rows of a table, mapped into memory where they are all."""
+    return table.numpy() if keep.all() else table.numpy()[keep]
