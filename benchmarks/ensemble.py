@@ -82,7 +82,9 @@ def learner(features: Sequence[Any], precision: Any) -> Learner:
     torch.manual_seed(SEED)
     mappers = Mappers(targets.widths[0], targets.widths, targets.non_negative)
     settings = EnsembleRepresentation(precision=precision).settings()
-    return Learner(targets, targets.average(), mappers, settings)
+    start = torch.empty(len(targets), targets.widths[0])
+    targets.average(start)
+    return Learner(targets, start, mappers, settings)
 
 
 def settle(one: Learner) -> None:

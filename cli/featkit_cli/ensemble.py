@@ -46,6 +46,12 @@ Sections are of Wallace et al. 2021, arXiv:2110.10293.
     help="Settings to start from; the defaults below are those of paper-stable.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an ensemble in DIR, and its tables.")
+@click.option(
+    "--max-memory",
+    type=float,
+    metavar="GB",
+    help="Of ψ and its optimizer; what is more lies in mapped files in DIR. Default: no bound.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json, nothing else.")
 def ensemble_fit(
@@ -56,6 +62,7 @@ def ensemble_fit(
     name: str | None,
     preset: str,
     overwrite: bool,
+    max_memory: float | None,
     quiet: bool,
     as_json: bool,
     **given: Any,
@@ -75,7 +82,9 @@ def ensemble_fit(
         for field, value in given.items()
         if source_of(field) is not ParameterSource.DEFAULT
     }
-    ensemble = EnsembleRepresentation.from_preset(preset, verbose=not quiet, **changes)
+    ensemble = EnsembleRepresentation.from_preset(
+        preset, verbose=not quiet, max_memory=max_memory, **changes
+    )
     result = fit_ensemble(
         open_store(train),
         output,

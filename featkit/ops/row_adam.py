@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -56,6 +57,7 @@ class RowAdam:
         settings: Constants.
         rule: ``dense`` or ``row``.
         least: What entries are raised to after each step; None for no bound.
+        zeros: Makes the moments, from their shape.
 
     Attributes:
         steps: Steps taken.
@@ -71,11 +73,12 @@ class RowAdam:
         settings: AdamSettings,
         rule: Rule = "dense",
         least: float | None = None,
+        zeros: Callable[..., Tensor] = torch.zeros,
     ) -> None:
         self.rows = rows
         self.settings = settings
         self.rule = rule
-        self.first, self.second = torch.zeros_like(rows), torch.zeros_like(rows)
+        self.first, self.second = zeros(*rows.shape), zeros(*rows.shape)
         self.least = least
         self.steps = 0
         self.last = torch.zeros(len(rows), dtype=torch.int64)

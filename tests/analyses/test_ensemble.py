@@ -390,6 +390,9 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for write in (
     lambda: ensemble.save(sys.argv[1]),
     lambda: EnsembleRepresentation(epochs=1, checkpoint=sys.argv[1]).fit(features),
+    lambda: EnsembleRepresentation(
+        epochs=1, checkpoint=sys.argv[1], max_memory=1e-6
+    ).fit(features),
 ):
     try:
         write()
@@ -403,13 +406,78 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> Non
     command = [sys.executable, "-c", FULL, str(tmp_path / "m")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     lines = done.stdout.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
+    assert lines[2].startswith(f"cannot write 51.2 kB of representations to {tmp_path / 'm'} (")
     assert lines[0].startswith(f"cannot write {tmp_path / 'm' / 'model.safetensors'} (")
     assert lines[1].startswith(f"cannot write {tmp_path / 'm' / 'state.safetensors'} (")
     assert list((tmp_path / "m").iterdir()) == []
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match="cannot write"):
         EnsembleRepresentation(epochs=1).fit(models(9, 4, 4)).save(tmp_path / "file")
+
+
+# ------------------------------------------------------------------------------- little memory
+
+
+def test_mapped_representations_are_the_same_and_leave_no_file(tmp_path: Path) -> None:
+    features = models(600, 16, 16)
+    straight = EnsembleRepresentation(epochs=4, batch_size=50)
+    wanted = straight.fit_transform(features), straight.transform(features)
+    mapped = EnsembleRepresentation(
+        epochs=4, batch_size=50, max_memory=1e-6, checkpoint=tmp_path / "kept"
+    )
+    np.testing.assert_array_equal(mapped.fit_transform(features), wanted[0])
+    np.testing.assert_array_equal(mapped.transform(features), wanted[1])
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["state.safetensors"]
+    # the state of a run does not depend on where it lay
+    again = EnsembleRepresentation(epochs=4, batch_size=50, checkpoint=tmp_path / "kept")
+    np.testing.assert_array_equal(again.fit_transform(features), wanted[0])
+
+
+LITTLE = """
+import pathlib, resource, sys
+import numpy as np
+import torch
+from featkit.analyses.ensemble.representation import EnsembleRepresentation
+from featkit.errors import UsageError
+torch.set_num_threads(1)
+features = [np.load(path, mmap_mode="r") for path in sys.argv[2:]]
+settings = {"epochs": 1, "warmup": 0, "batch_size": 8192, "checkpoint": None}
+EnsembleRepresentation(**settings).fit([x[:9000] for x in features])
+taken = int(pathlib.Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])
+resource.setrlimit(resource.RLIMIT_DATA, (taken * 1024 + 2**27, taken * 1024 + 2**27))
+try:
+    psi = EnsembleRepresentation(**settings, max_memory=float(sys.argv[1])).fit_transform(features)
+    print(psi.shape, bool(np.isfinite(psi).all()))
+except (MemoryError, RuntimeError):
+    print("no memory")
+"""
+
+
+def test_representations_may_be_larger_than_the_memory(tmp_path: Path) -> None:
+    """Of private memory, 134 MB are left; ψ and its moments take 231 MB."""
+    files = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for file, x in zip(files, models(300_000, 64, 64), strict=True):
+        np.save(file, x)
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", LITTLE, limit, *map(str, files)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for limit in ("9", "0.01")
+    ]
+    assert said == ["no memory\n", "(300000, 64) True\n"]
+
+
+def test_mapped_representations_need_a_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    ensemble = EnsembleRepresentation(epochs=1, max_memory=1e-9, checkpoint=tmp_path / "file")
+    with pytest.raises(UsageError, match="cannot write 160 B of representations to .*file"):
+        ensemble.fit(models(10, 4, 4))
+    with pytest.raises(UsageError, match="max_memory is 0: give GB"):
+        EnsembleRepresentation(max_memory=0).fit(models(10, 4, 4))
 
 
 # ------------------------------------------------------------------------------- odd features
@@ -451,10 +519,10 @@ def test_another_width_is_told() -> None:
         *(("epochs", v) for v in (0, -1, 2.5, True)),
         *(("batch_size", v) for v in (0, 1.0)),
         *((f"{n}lr", v) for n in ("", "representation_") for v in (0, -1, float("nan"), "x")),
-        ("lr", float("inf")),
+        ("lr", float("9")),
         ("non_negative", "yes"),
         *(("warmup", v) for v in (-0.1, 1.1, float("nan"))),
-        *((name, v) for name in ("l1", "weight_decay") for v in (-1, float("inf"), float("nan"))),
+        *((name, v) for name in ("l1", "weight_decay") for v in (-1, float("9"), float("nan"))),
         *(("random_state", v) for v in (None, -1, 2**32, 0.5)),
         ("depth", 0),
         ("hidden", 0),

@@ -36,15 +36,14 @@ class KeptState:
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if about.get("run") != self.run:
+                    raise UsageError(
+                        f"{self.path} is the state of a run with other features or settings; give "
+                        f"another checkpoint folder, or delete it"
+                    )
+                self.learner.restore(file.keys(), file.get_tensor)
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{self.path}: damaged ({error}); delete it") from error
-        if about.get("run") != self.run:
-            raise UsageError(
-                f"{self.path} is the state of a run with other features or settings; give "
-                f"another checkpoint folder, or delete it"
-            )
-        self.learner.restore(state)
         found: dict[str, list[float]] = json.loads(about["recovery"])
         return found
 

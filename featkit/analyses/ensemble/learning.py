@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -25,16 +25,22 @@ class Learner:
         start: ψ0, (n, w), float32; becomes ψ.
         mappers: φ.
         settings: Constants.
+        zeros: Makes the moments of ψ's optimizer.
 
     Attributes:
         epochs: How many have run.
     """
 
     def __init__(
-        self, targets: Targets, start: Tensor, mappers: Mappers, settings: Settings
+        self,
+        targets: Targets,
+        start: Tensor,
+        mappers: Mappers,
+        settings: Settings,
+        zeros: Callable[..., Tensor] = torch.zeros,
     ) -> None:
         self.targets, self.mappers, self.settings = targets, mappers, settings
-        self.bank = settings.adam(start)
+        self.bank = settings.adam(start, zeros)
         self.optimizer = torch.optim.Adam(
             mappers.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
         )
@@ -89,16 +95,25 @@ class Learner:
             | {f"adam.{i}.{name}": value for i in adam for name, value in adam[i].items()}
         )
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from :meth:`state`."""
-        self.epochs, self.bank.steps = int(state["epochs"]), int(state["bank.steps"])
+    def restore(self, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
+        """Go on from :meth:`state`.
+
+        Args:
+            names: Of the tensors.
+            read: Gives one.
+        """
+        self.epochs, self.bank.steps = int(read("epochs")), int(read("bank.steps"))
         for name in _ROWS:
-            getattr(self.bank, name).copy_(state[f"bank.{name}"])
-        self.mappers.load_state_dict(_below("mappers.", state))
+            getattr(self.bank, name).copy_(read(f"bank.{name}"))
+        self.mappers.load_state_dict(
+            {name: read(f"mappers.{name}") for name in self.mappers.state_dict()}
+        )
         adam: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below("adam.", state).items():
-            number, _, part = name.partition(".")
-            adam.setdefault(int(number), {})[part] = value
+        for name in names:
+            kind, _, rest = name.partition(".")
+            if kind == "adam":
+                number, _, part = rest.partition(".")
+                adam.setdefault(int(number), {})[part] = read(name)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": adam, "param_groups": groups})
 
@@ -151,7 +166,3 @@ def search(
         if progress is not None:
             progress(len(index))
     return (total / len(targets)).tolist()
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}

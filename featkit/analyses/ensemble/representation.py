@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from featkit.analyses.ensemble.kept_state import KeptState, write_tensors
 from featkit.analyses.ensemble.learning import Learner, search
-from featkit.analyses.ensemble.settings import Settings
+from featkit.analyses.ensemble.settings import Settings, is_number
+from featkit.analyses.ensemble.space import Space
 from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import DamagedError, UsageError
 from featkit.ops.mappers import Mappers
@@ -68,6 +69,9 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         random_state: Seed of φ and of the order of images.
         checkpoint: Folder to keep the state of each epoch in; a run that was interrupted goes on
             from there to the same numbers. None for none.
+        max_memory: GB that ψ and the moments of its optimizer, 12·n·w bytes, may take; what is
+            more lies in files that are mapped, in the checkpoint folder or the system's temporary
+            one. None for no bound.
         verbose: Whether to draw a bar with loss and time left on stderr.
 
     Attributes:
@@ -121,6 +125,7 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         precision: str = "fp32",
         random_state: int = 0,
         checkpoint: str | Path | None = None,
+        max_memory: float | None = None,
         verbose: bool = False,
     ) -> None:
         self.epochs = epochs
@@ -142,6 +147,7 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         self.precision = precision
         self.random_state = random_state
         self.checkpoint = checkpoint
+        self.max_memory = max_memory
         self.verbose = verbose
 
     @classmethod
@@ -190,15 +196,18 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         self.widths_ = targets.widths
         self.n_features_in_ = sum(self.widths_)
         self.relus_ = _last_relus(settings, targets)
-        start = self._choose_start(settings, targets)
-        learner = Learner(targets, start, self._make_mappers(settings, targets), settings)
+        self._choose_start(settings, targets)
+        space = self._space()
+        start = self._start(targets, space)
+        mappers = self._make_mappers(settings, targets)
+        learner = Learner(targets, start, mappers, settings, space.zeros)
         self.mappers_ = learner.mappers
         self._idle = math.ceil(len(targets) / settings.batch_size) - 1
         self.recovery_: dict[str, list[float]] = {}
         self._learn(learner)
         self.embedding_: Floats = learner.bank.rows.numpy()
         if settings.bank == "refit":
-            self.embedding_ = self._search(targets, self._start(targets), settings)
+            self.embedding_ = self._search(targets, self._start(targets, self._space()), settings)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Floats:  # noqa: N803
@@ -220,15 +229,15 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         """
         check_is_fitted(self, "mappers_")
         settings, targets = self.settings(), Targets(X, self.widths_)
-        return self._search(targets, self._start(targets), settings)
+        return self._search(targets, self._start(targets, self._space()), settings)
 
     def start(self, X: Any) -> Floats:  # noqa: N803
         """Return ψ0 of images, where the descent starts, (n, w), float32; see :meth:`transform`."""
         check_is_fitted(self, "mappers_")
-        found: Floats = self._start(Targets(X, self.widths_)).numpy()
+        found: Floats = self._start(Targets(X, self.widths_), self._space()).numpy()
         return found
 
-    def _choose_start(self, settings: Settings, targets: Targets) -> Tensor:
+    def _choose_start(self, settings: Settings, targets: Targets) -> None:
         width = settings.width or max(targets.widths)
         can_average = set(targets.widths) == {width}
         if settings.init == "average" and not can_average:
@@ -240,10 +249,20 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         self._pca: tuple[Tensor, ...] = ()
         if self.init_ == "pca":
             self._pca = targets.principal_components(width)
-        return self._start(targets)
 
-    def _start(self, targets: Targets) -> Tensor:
-        start = targets.project(*self._pca) if self._pca else targets.average()
+    def _space(self) -> Space:
+        if self.max_memory is None:
+            return Space(None)
+        if not is_number(self.max_memory) or self.max_memory <= 0:
+            raise UsageError(f"max_memory is {self.max_memory!r}: give GB, a number above 0")
+        return Space(self.max_memory * 1e9, self.checkpoint)
+
+    def _start(self, targets: Targets, space: Space) -> Tensor:
+        start = space.zeros(len(targets), len(self._pca[1]) if self._pca else targets.widths[0])
+        if self._pca:
+            targets.project(start, *self._pca)
+        else:
+            targets.average(start)
         return start.clamp_(min=0) if self.non_negative else start
 
     def _make_mappers(self, settings: Settings, targets: Targets) -> Mappers:

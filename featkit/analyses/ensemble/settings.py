@@ -28,7 +28,8 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Say whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -40,10 +41,10 @@ def _one_of(name: str, choices: Any) -> _Rule:
 _RULES: tuple[_Rule, ...] = (
     (("epochs", "batch_size", "depth"), _is_count, "a whole number, at least 1"),
     (("hidden", "width"), lambda v: v is None or _is_count(v), "a whole number, at least 1"),
-    (("lr",), lambda v: _is_number(v) and v > 0, "a number above 0"),
-    (("representation_lr",), lambda v: v is None or (_is_number(v) and v > 0), "a number above 0"),
-    (("warmup",), lambda v: _is_number(v) and 0 <= v <= 1, "a share, 0 to 1"),
-    (("weight_decay", "l1"), lambda v: _is_number(v) and v >= 0, "a number, at least 0"),
+    (("lr",), lambda v: is_number(v) and v > 0, "a number above 0"),
+    (("representation_lr",), lambda v: v is None or (is_number(v) and v > 0), "a number above 0"),
+    (("warmup",), lambda v: is_number(v) and 0 <= v <= 1, "a share, 0 to 1"),
+    (("weight_decay", "l1"), lambda v: is_number(v) and v >= 0, "a number, at least 0"),
     (("non_negative",), lambda v: isinstance(v, bool), "True or False"),
     (("random_state",), lambda v: type(v) is int and 0 <= v < 2**32, "a whole number below 2^32"),
     _one_of("init", Init),
@@ -114,11 +115,11 @@ class Settings:
         """Epochs in which ψ stands still."""
         return round(self.epochs * self.warmup)
 
-    def adam(self, rows: Tensor) -> RowAdam:
-        """Return the optimizer of ψ, (n, w)."""
+    def adam(self, rows: Tensor, zeros: Callable[..., Tensor] = torch.zeros) -> RowAdam:
+        """Return the optimizer of ψ, (n, w), whose moments ``zeros`` makes."""
         settings = AdamSettings(self.representation_lr or self.lr)
         least = 0.0 if self.non_negative else None
-        return RowAdam(rows, settings, self.optimizer, least=least)
+        return RowAdam(rows, settings, self.optimizer, least, zeros)
 
     @property
     def dtype(self) -> torch.dtype:

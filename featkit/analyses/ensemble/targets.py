@@ -93,15 +93,13 @@ class Targets:
             place = slice(start, min(start + _BLOCK, len(self)))
             yield place, self.read(torch.arange(place.start, place.stop))
 
-    def average(self) -> Tensor:
-        """Return ψ0_i = Σ_j z_i^j / ‖Σ_j z_i^j‖, (n, d), float32; 0 where the sum is.
+    def average(self, start: Tensor) -> None:
+        """Write ψ0_i = Σ_j z_i^j / ‖Σ_j z_i^j‖, (n, d), into ``start``; 0 where the sum is.
 
         Source: Wallace et al. 2021, arXiv:2110.10293, sec. 3.
         """
-        start = torch.empty(len(self), self.widths[0])
         for place, parts in self.blocks():
             start[place] = functional.normalize(torch.stack(parts).sum(0))
-        return start
 
     def principal_components(self, width: int) -> tuple[Tensor, Tensor]:
         """Return mean and first components of the concatenation, (Σ d_j) and (w, Σ d_j).
@@ -117,12 +115,10 @@ class Targets:
             )
         return principal_components((torch.cat(parts, 1) for _, parts in self.blocks()), width)
 
-    def project(self, mean: Tensor, components: Tensor) -> Tensor:
-        """Return the normalised projection of the concatenation on components, (n, w), float32."""
-        start = torch.empty(len(self), len(components))
+    def project(self, start: Tensor, mean: Tensor, components: Tensor) -> None:
+        """Write the normalised projection of the concatenation on components, (n, w)."""
         for place, parts in self.blocks():
             start[place] = functional.normalize((torch.cat(parts, 1) - mean) @ components.T)
-        return start
 
 
 def _matrix(x: Any, j: int) -> NDArray[Any]:
