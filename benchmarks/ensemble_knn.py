@@ -1,80 +1,133 @@
-"""Neighbours of learned ensembles, of their models, and of average and concatenation."""
+"""Neighbours of learned ensembles, of their models, and of average and concatenation.
+
+Each fit is what ``featkit ensemble-fit`` does, and is kept in a folder, so that a run which was
+stopped goes on.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import featkit
 from benchmarks.harness import command_line, save
-from featkit.ops.combine import combine
-from featkit.ops.neighbors import nearest_neighbors
-from featkit.ops.votes import majority_vote
+from featkit.analyses.ensemble.run import discard_state, fit_ensemble
+from featkit.report.figures import draw_figures
 
-K = (1, 5, 20, 200)
-
-
-def accuracies(
-    bank: NDArray[Any], queries: NDArray[Any], labels: tuple[NDArray[Any], NDArray[Any]]
-) -> list[float]:
-    """Return the share of queries that a majority of k neighbours classifies right, for each k."""
-    similarities, rows = nearest_neighbors(queries, bank, max(K))
-    votes = majority_vote(similarities, labels[0][rows], int(labels[0].max()) + 1, K)
-    return [float((votes[k] == labels[1]).mean()) for k in K]
+Rows = list[dict[str, Any]]
 
 
-def claim(what: str, values: list[float], sized: str) -> dict[str, Any]:
+def fitted(given: argparse.Namespace, preset: str, seed: int) -> dict[str, Any]:
+    """Return the result of one ensemble, fitted unless it was."""
+    name = f"{given.name}-{preset}-{seed}"
+    folder = given.work / name
+    if not (folder / "result.json").exists():
+        ensemble = featkit.EnsembleRepresentation.from_preset(
+            preset, random_state=seed, precision=given.precision, verbose=True
+        )
+        result = fit_ensemble(
+            featkit.open_store(given.train),
+            folder,
+            ensemble,
+            test=featkit.open_store(given.test),
+            features=given.models.split(","),
+            name=name,
+            overwrite=True,
+        )
+        draw_figures(result, folder)
+        result.save(folder)
+        discard_state(folder)
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def by_features(rows: Rows) -> dict[str, Rows]:
+    """Group rows of the table ``knn``; k increases in each."""
+    groups: dict[str, Rows] = {}
+    for row in sorted(rows, key=lambda row: row["k"]):
+        groups.setdefault(row["features"], []).append(row)
+    return groups
+
+
+def claim(what: str, rows: Rows, sized: str) -> dict[str, Any]:
     """Return a row of the table of benchmarks."""
-    shown = ", ".join(f"{value:.2%}" for value in values)
-    return {"what": what, "measured": shown, "target": "—", "met": None, "sized": sized}
+    shown = ", ".join(f"{row['top1']:.2%}" for row in rows)
+    ks = ", ".join(str(row["k"]) for row in rows)
+    return {
+        "what": f"neighbours of {what}",
+        "measured": shown,
+        "target": "—",
+        "met": None,
+        "sized": f"k = {ks}; {sized}",
+    }
+
+
+def learned(result: dict[str, Any], groups: dict[str, Rows]) -> str:
+    """Say how well the models are recovered, how far ψ moved, and against whom it wins."""
+    stages = [
+        sum(row[stage] for row in result["tables"]["recovery"]) / len(result["tables"]["recovery"])
+        for stage in ("after_warmup", "final", "inference")
+    ]
+    text = "recovery after warm-up, at the end, of queries: " + ", ".join(
+        f"{x:.3f}" for x in stages
+    )
+    text += f"; moved by {result['scalars']['moved']:.0%}"
+    for other in ("average", "concat"):
+        if other in groups:
+            p = ", ".join(f"{row['p']:.1g}" for row in groups[other])
+            text += f"; p against the {other}: {p}"
+    return text
 
 
 def main() -> None:
-    """Measure and save."""
+    """Fit, judge and save."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="of the models together, as in results/ensemble_knn_NAME.json")
     parser.add_argument("train", type=Path, metavar="TRAIN", help="store with labels")
     parser.add_argument("test", type=Path, metavar="TEST", help="store with labels")
-    parser.add_argument("--models", default="resnet20,resnet32,resnet44,resnet56")
-    parser.add_argument("--preset", default="paper-stable")
+    parser.add_argument("--models", required=True)
+    parser.add_argument("--work", type=Path, metavar="WORK", required=True, help="keeps the fits")
+    parser.add_argument("--presets", default="paper-stable,best")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    stores = featkit.open_store(given.train), featkit.open_store(given.test)
-    labels = tuple(np.asarray(store.samples.labels) for store in stores)
-    names = given.models.split(",")
-    bank, queries = ([store[name].numpy() for name in names] for store in stores)
-    sized = f"k = {', '.join(map(str, K))}; {len(bank[0]):,} bank, {len(queries[0]):,} queries"
-    together = " + ".join(names)
-    rows = [
-        claim(f"neighbours of {name}", accuracies(a, b, labels), sized)  # type: ignore[arg-type]
-        for name, a, b in zip(names, bank, queries, strict=True)
-    ]
-    for how in ("average", "concat") if len(names) > 1 else ():
-        if len({x.shape[1] for x in bank}) > 1 and how == "average":
-            continue
-        found = accuracies(combine(bank, how), combine(queries, how), labels)  # type: ignore[arg-type]
-        rows.append(claim(f"neighbours of {together}, {how}", found, sized))
-    for seed in range(given.seeds):
-        started = time.perf_counter()
-        ensemble = featkit.EnsembleRepresentation.from_preset(given.preset, random_state=seed)
-        psi = ensemble.fit_transform(bank)
-        found = accuracies(psi, ensemble.transform(queries), labels)  # type: ignore[arg-type]
-        recovery = {name: np.mean(values) for name, values in ensemble.recovery_.items()}
-        reached = ", ".join(f"{value:.3f}" for value in recovery.values())
-        rows.append(
-            claim(
-                f"neighbours of {together}, ensemble ({given.preset}, seed {seed})",
-                found,
-                f"{sized}; recovery after warm-up, at the end, of queries: {reached}",
+    bank, queries = (len(featkit.open_store(path)) for path in (given.train, given.test))
+    sized = f"{bank:,} bank, {queries:,} queries"
+    claims: Rows = []
+    details: Rows = []
+    for preset in given.presets.split(","):
+        for seed in range(given.seeds):
+            result = fitted(given, preset, seed)
+            print(f"{given.name} {preset} {seed} done", file=sys.stderr)
+            groups = by_features(result["tables"]["knn"])
+            if not claims:
+                claims = [
+                    claim(f"{given.name}: {features}", rows, sized)
+                    for features, rows in groups.items()
+                    if features != "ensemble"
+                ]
+            claims.append(
+                claim(
+                    f"{given.name}: ensemble ({preset}, {given.precision}, seed {seed})",
+                    groups["ensemble"],
+                    f"{sized}; {learned(result, groups)}",
+                )
             )
-        )
-        print(f"seed {seed}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    save(f"ensemble_knn_{len(names)}", command_line(parser, given), rows)
+            details.append(
+                {"preset": preset, "seed": seed}
+                | {name: result[name] for name in ("config", "scalars", "notes")}
+                | {name: result["tables"][name] for name in ("knn", "recovery")}
+            )
+    save(
+        f"ensemble_knn_{given.name}",
+        command_line(parser, given),
+        claims,
+        models=given.models.split(","),
+        fits=details,
+    )
 
 
 if __name__ == "__main__":
