@@ -19,7 +19,7 @@ from featkit.analyses.ensemble.targets import Targets
 from featkit.ops.mappers import Mappers
 
 SIZES = (10_000, 100_000, 1_000_000)
-WIDTH, MODELS, BATCH, STEPS = 128, 4, 256, 100
+WIDTH, MODELS, BATCH, STEPS, STARTED = 128, 4, 256, 100, 4000
 
 
 def write_features(path: Path, rows: int, seed: int) -> np.ndarray[Any, Any]:
@@ -40,7 +40,13 @@ def learner(features: list[np.ndarray[Any, Any]], space: Space) -> Learner:
     torch.manual_seed(0)
     mappers = Mappers(WIDTH, targets.widths, targets.non_negative)
     settings = featkit.EnsembleRepresentation(batch_size=BATCH).settings()
-    return Learner(targets, start, mappers, settings, space.zeros)
+    made = Learner(targets, start, mappers, settings, space.zeros)
+    # as in the middle of training: every row was touched, and has missed steps
+    made.bank.steps = 2 * STARTED
+    made.bank.last.random_(STARTED, 2 * STARTED)
+    made.bank.first.fill_(1e-5)
+    made.bank.second.fill_(1e-9)
+    return made
 
 
 def main() -> None:
