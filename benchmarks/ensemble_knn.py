@@ -15,6 +15,7 @@ from typing import Any
 import featkit
 from benchmarks.harness import command_line, save
 from featkit.analyses.ensemble.run import discard_state, fit_ensemble
+from featkit.analyses.ensemble.study import StudyConfig
 from featkit.report.figures import draw_figures
 
 Rows = list[dict[str, Any]]
@@ -35,6 +36,7 @@ def fitted(given: argparse.Namespace, preset: str, seed: int) -> dict[str, Any]:
             test=featkit.open_store(given.test),
             features=given.models.split(","),
             name=name,
+            config=StudyConfig(linear=given.linear),
             overwrite=True,
         )
         draw_figures(result, folder)
@@ -65,6 +67,23 @@ def claim(what: str, rows: Rows, sized: str) -> dict[str, Any]:
     }
 
 
+def linear_claims(name: str, preset: str, rows: Rows, first: bool) -> Rows:
+    """Return rows for the linear classifiers; those of the baselines once."""
+    return [
+        {
+            "what": f"linear classifier of {name}: {row['features']}"
+            + (f" ({preset}, seed 0)" if row["features"] == "ensemble" else ""),
+            "measured": f"{row['top1']:.2%}",
+            "target": "—",
+            "met": None,
+            "sized": f"weight decay {row['weight_decay']:g}, 95 %: {row['low']:.2%} to "
+            f"{row['high']:.2%}" + (f", p {row['p']:.1g}" if row["p"] is not None else ""),
+        }
+        for row in rows
+        if first or row["features"] == "ensemble"
+    ]
+
+
 def learned(result: dict[str, Any], groups: dict[str, Rows]) -> str:
     """Say how well the models are recovered, how far ψ moved, and against whom it wins."""
     stages = [
@@ -93,6 +112,7 @@ def main() -> None:
     parser.add_argument("--presets", default="paper-stable,best")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--linear", action="store_true", help="train linear classifiers too")
     given = parser.parse_args()
     bank, queries = (len(featkit.open_store(path)) for path in (given.train, given.test))
     sized = f"{bank:,} bank, {queries:,} queries"
@@ -116,10 +136,13 @@ def main() -> None:
                     f"{sized}; {learned(result, groups)}",
                 )
             )
+            if seed == 0:
+                linear = result["tables"].get("linear", [])
+                claims += linear_claims(given.name, preset, linear, first=not details)
             details.append(
                 {"preset": preset, "seed": seed}
                 | {name: result[name] for name in ("config", "scalars", "notes")}
-                | {name: result["tables"][name] for name in ("knn", "recovery")}
+                | {name: result["tables"].get(name) for name in ("knn", "recovery", "linear")}
             )
     save(
         f"ensemble_knn_{given.name}",

@@ -78,7 +78,7 @@ def main() -> None:
             widths = {model.shape[1] for model in models}
             for how in ("average", "concat") if len(models) > 1 else ():
                 if how == "concat" or len(widths) == 1:
-                    found = right(combine(x, how), combine(y, how))  # type: ignore[arg-type]
+                    found = right(combine(x, how), combine(y, how))
                     add(how, found)
                     baselines[how] = found
         frozen = stored.ensemble

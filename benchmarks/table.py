@@ -7,6 +7,8 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS
 
+_K = 20
+
 
 def rows() -> str:
     """Return the claims of every result as one Markdown table."""
@@ -36,6 +38,37 @@ def accuracies() -> str:
     return "\n".join(lines) + f"\n\nMade by `{result['command']}`.\n"
 
 
+def ensembles() -> str:
+    """Return the table of ensembles of the project's README, at 20 neighbours."""
+    sets = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("ensemble_knn_*.json"))]
+    presets = list(dict.fromkeys(fit["preset"] for found in sets for fit in found["fits"]))
+    lines = [
+        f"| models | best of them | average | concat | {' | '.join(f'ψ, {p}' for p in presets)} |",
+        f"|---|---|---|---|{'---|' * len(presets)}",
+    ]
+    for found in sets:
+        rows = [row for row in found["fits"][0]["knn"] if row["k"] == _K]
+        top1 = {row["features"]: f"{row['top1']:.2%}" for row in rows}
+        best = max(row["top1"] for row in rows if row["features"].startswith("individual:"))
+        learned: dict[str, list[str]] = {preset: [] for preset in presets}
+        for fit in found["fits"]:
+            learned[fit["preset"]] += [
+                f"{row['top1']:.2%}"
+                for row in fit["knn"]
+                if row["k"] == _K and row["features"] == "ensemble"
+            ]
+        cells = [", ".join(found["models"]), f"{best:.2%}"]
+        cells += [top1.get(how, "—") for how in ("average", "concat")]
+        cells += [", ".join(values) or "—" for values in learned.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    commands = "; ".join(f"`{found['command']}`" for found in sets)
+    return (
+        "\n".join(lines)
+        + f"\n\nMade by {commands}; other k, intervals and paired tests: "
+        + ("[`benchmarks/README.md`](benchmarks/README.md).\n")
+    )
+
+
 def fill(page: Path, name: str, text: str) -> None:
     """Put a text between the two marks of its name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
@@ -48,3 +81,4 @@ def fill(page: Path, name: str, text: str) -> None:
 if __name__ == "__main__":
     fill(RESULTS.parent / "README.md", "table", rows())
     fill(RESULTS.parents[1] / "README.md", "cifar10", accuracies())
+    fill(RESULTS.parents[1] / "README.md", "ensembles", ensembles())
