@@ -34,7 +34,7 @@ Sections are of Wallace et al. 2021, arXiv:2110.10293.
     type=CommaSeparated(click.STRING),
     default="",
     metavar="TABLE,…",
-    help="BACKBONE[/TAP[.POOLING]] of each model. Default: every table of vectors.",
+    help="BACKBONE[/TAP[.POOLING]] of each model. Default: every table of vectors but ensembles.",
 )
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder for model and result.")
 @click.option("--name", help="ψ is stored as backbone ensemble-NAME. Default: name of DIR.")
@@ -72,10 +72,15 @@ def ensemble_fit(
     It is written back into TRAIN and the store of --test, where every analysis can read it.
     """
     from featkit.analyses.ensemble.representation import EnsembleRepresentation
-    from featkit.analyses.ensemble.run import discard_state, fit_ensemble
+    from featkit.analyses.ensemble.run import fit_ensemble
+    from featkit.errors import UsageError
     from featkit.store.reader import open_store
+    from featkit.store.selectors import split_selector
 
     source_of = click.get_current_context().get_parameter_source
+    folder, pattern = split_selector(train)
+    if pattern is not None and features:
+        raise UsageError(f"{train}: names tables, and so does --features; give one of them")
     judged = {field: given.pop(field) for field in ("k", "linear")}
     changes = {
         field: value
@@ -86,23 +91,25 @@ def ensemble_fit(
         preset, verbose=not quiet, max_memory=max_memory, **changes
     )
     result = fit_ensemble(
-        open_store(train),
+        open_store(folder),
         output,
         ensemble,
         test=open_store(test) if test is not None else None,
-        features=features,
+        features=features or ((pattern,) if pattern is not None else ()),
         name=name,
         config=StudyConfig(**judged),
         overwrite=overwrite,
     )
     show_result(result, output, as_json, _accuracy_by_k(result))
-    discard_state(output)
     if not as_json:
         if result.tables["knn"]:
             click.echo("* the ensemble is better, ° worse (paired test, 5 %)")
         backbone = result.provenance["table"].partition("/")[0]
-        sides = [f"{folder}:{backbone}" for folder in (train, test or train)]
-        click.echo(f"next: featkit knn {shlex.join(sides)}")
+        sides = [f"{side}:{backbone}" for side in (folder, test or folder)]
+        is_judged = bool(result.tables["knn"])
+        click.echo(
+            f"next: featkit {shlex.join(['knn', *sides] if is_judged else ['ls', str(folder)])}"
+        )
 
 
 ensemble_fit.params += options(StudyConfig) + options(Settings)
@@ -134,6 +141,7 @@ def ensemble_transform(
     from featkit.store.reader import open_store
 
     opened = open_store(store)
-    table = transform_store(folder, opened, name, not quiet, overwrite)
-    click.echo(f"{store}:{table}  {' × '.join(f'{size:,}' for size in opened[table].shape)}")
+    table, was_there = transform_store(folder, opened, name, not quiet, overwrite)
+    shape = " × ".join(f"{size:,}" for size in opened[table].shape)
+    click.echo(f"{store}:{table}  {shape}{'  was there' * was_there}")
     note(f"read it as {shlex.quote(f'{store}:{table}')} in any analysis")

@@ -14,6 +14,9 @@ from featkit.store.reader import FeatureTable
 
 Integers = NDArray[np.int64]
 
+IDENTITY = ("backbone", "tap", "pooling", "preprocessing")
+"""What must be alike in the provenance of tables that are compared."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -59,7 +62,7 @@ def pair_tables(
             )
         pairs = [(table, by_name[table.name]) for table in train]
     for one, other in pairs:
-        for field in ("backbone", "tap", "pooling", "preprocessing"):
+        for field in IDENTITY:
             if one.provenance[field] != other.provenance[field]:
                 raise UsageError(
                     f"{one.path} and {other.path} cannot be compared: their {field} differs; "

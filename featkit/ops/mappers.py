@@ -42,6 +42,7 @@ class Mappers(nn.Module):
         hidden: int | None = None,
     ) -> None:
         super().__init__()
+        self.width: int = width
         self.outputs = tuple(outputs)
         self.relus = tuple(relus)
         sizes = [width, *[hidden or width] * (depth - 1)]

@@ -56,8 +56,29 @@ class RecoveryGradients:
             Cosines (m, b), and the gradient of ψ (b, w) or None, float32. Gradients of φ are in
             ``grad`` of its parameters.
         """
+        inputs, mapped = self._forward(psi, len(targets))
+        found = [
+            _cosine_and_slope(y, z, scale, relu)
+            for y, z, relu in zip(mapped, targets, self.relus, strict=True)
+        ]
+        slopes = [slope.to(inputs[0].dtype) for _, slope in found]
+        cosines = torch.stack([cosine for cosine, _ in found])
+        return cosines, self._backward(inputs, slopes, moves)
+
+    def cosines(self, psi: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """Compute the cosines (m, b) alone; see :meth:`__call__`."""
+        _, mapped = self._forward(psi, len(targets))
+        return torch.stack(
+            [
+                _cosine_and_slope(y, z, 1.0, relu)[0]
+                for y, z, relu in zip(mapped, targets, self.relus, strict=True)
+            ]
+        )
+
+    def _forward(self, psi: Tensor, count: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what goes into each layer, (m, b, ·), and what the last gives, (b, d_j) each."""
         dtype = self.layers[0][0].product.dtype
-        inputs = [psi.to(dtype).expand(len(targets), *psi.shape).contiguous()]
+        inputs = [psi.to(dtype).expand(count, *psi.shape).contiguous()]
         for (layer,) in self.layers[:-1]:
             inputs.append(layer.forward(inputs[-1]).relu_())
         last = self.layers[-1]
@@ -66,13 +87,7 @@ class RecoveryGradients:
             for layer, x in zip(last, inputs[-1].chunk(len(last)), strict=True)
             for y in layer.forward(x)
         ]
-        found = [
-            _cosine_and_slope(y, z, scale, relu)
-            for y, z, relu in zip(mapped, targets, self.relus, strict=True)
-        ]
-        slopes = [slope.to(dtype) for _, slope in found]
-        cosines = torch.stack([cosine for cosine, _ in found])
-        return cosines, self._backward(inputs, slopes, moves)
+        return inputs, mapped
 
     def _backward(self, inputs: list[Tensor], slopes: list[Tensor], moves: bool) -> Tensor | None:
         last = self.layers[-1]

@@ -8,66 +8,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featkit.errors import ConflictError
 from featkit.store.reader import FeatureTable, Store
 from featkit.store.runs import log_run
-from featkit.store.writer import PartialTable, PartPlan, TableSpec, writing
+from featkit.store.writer import PartialTable, PartPlan, TableSpec, drop, writing
 
 PART_BYTES = 64e6
 """Bytes of rows in a part."""
 
 
-def is_made(store: Store, name: str, key: str) -> bool:
-    """Say whether a table is there already.
-
-    Args:
-        store: Where.
-        name: ``backbone/tap.pooling``.
-        key: Of what is to be made.
-
-    Raises:
-        ConflictError: One of this name was made from something else.
-    """
+def find_table(store: Store, name: str) -> FeatureTable | None:
+    """Return the table called ``backbone/tap.pooling``, if it is there."""
     path = store.path / f"{name}.h5"
-    if not path.is_file():
-        return False
-    if FeatureTable(path, store.samples).key == key:
-        return True
-    raise ConflictError(
-        f"{store.path} has a table {name} made from something else; choose another --name, or "
-        f"replace the table with --overwrite"
-    )
+    return FeatureTable(path, store.samples) if path.is_file() else None
 
 
 def write_derived(
-    store: Store,
-    spec: TableSpec,
-    features: NDArray[Any],
-    failures: Mapping[int, str],
-    overwrite: bool = False,
+    store: Store, spec: TableSpec, features: NDArray[Any], failures: Mapping[int, str]
 ) -> None:
-    """Write a table whole; one that was made from the same is left as it is.
+    """Write a table whole, in place of one of its name.
 
     Args:
         store: Where.
         spec: What is made.
-        features: (n, *row_shape).
+        features: (n, d).
         failures: Why rows are not valid, by row; they are written as NaN.
-        overwrite: Whether to replace a table of this name.
 
     Raises:
-        ConflictError: There is one, made from something else.
         StoreError: Another process is writing to the store, or it cannot be written to.
         DiskFullError: The disk is full.
     """
-    if not overwrite and is_made(store, spec.name, spec.key):
-        return
     valid = np.ones(spec.rows, bool)
     valid[list(failures)] = False
-    part = PartialTable(
-        store.path, spec, PartPlan(1, max(1, int(PART_BYTES // spec.row_bytes)), False)
-    )
+    part_rows = max(1, int(PART_BYTES // spec.row_bytes))
+    part = PartialTable(store.path, spec, PartPlan(1, part_rows, compiled=False))
     with writing(store.path):
+        if part.folder.exists():  # of a run that was killed; its rows may be of other numbers
+            drop(part.folder)
         log_run(store.path, "started", [spec.name])
         part.begin()
         for number in part.missing():

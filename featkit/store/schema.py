@@ -27,6 +27,16 @@ LIBVER = ("v110", "v110")
 _SLUG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
+def is_slug(name: str) -> bool:
+    """Say whether a name can be part of a file name.
+
+    Example:
+        >>> is_slug("resnet50"), is_slug("../x"), is_slug("")
+        (True, False, False)
+    """
+    return _SLUG.fullmatch(name) is not None
+
+
 def check_slug(name: str, what: str) -> str:
     """Return ``name`` if it can be part of a file name.
 
@@ -45,7 +55,7 @@ def check_slug(name: str, what: str) -> str:
         featkit.errors.UsageError: backbone name '../x': use letters, digits, '.', '_' and '-' \
 (as in -b mine=SPEC)
     """
-    if not _SLUG.fullmatch(name):
+    if not is_slug(name):
         raise UsageError(
             f"{what} {name!r}: use letters, digits, '.', '_' and '-' (as in -b mine=SPEC)"
         )

@@ -116,9 +116,9 @@ def first_weights(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     seen: list[nn.Module] = []
     start = learning.Learner.__init__
 
-    def record(self, targets, psi, mappers, settings):  # type: ignore[no-untyped-def]
+    def record(self, targets, psi, mappers, *more):  # type: ignore[no-untyped-def]
         seen.append(copy.deepcopy(mappers))
-        start(self, targets, psi, mappers, settings)
+        start(self, targets, psi, mappers, *more)
 
     monkeypatch.setattr(learning.Learner, "__init__", record)
     return seen
@@ -416,6 +416,53 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> Non
         EnsembleRepresentation(epochs=1).fit(models(9, 4, 4)).save(tmp_path / "file")
 
 
+def test_divergence_is_an_error_and_never_a_number() -> None:
+    features = models(60, 8, 8)
+    with pytest.raises(UsageError, match=r"the ensemble diverged.*lower lr \(1e\+20\)"):
+        EnsembleRepresentation(lr=1e20, epochs=3).fit(features)
+    ensemble = EnsembleRepresentation(epochs=2).fit(features)
+    ensemble.set_params(representation_lr=1e38, epochs=50)
+    with pytest.raises(UsageError, match="diverged"):
+        ensemble.transform(features)
+
+
+def test_settings_may_come_from_numpy_and_features_be_of_any_type() -> None:
+    features = models(60, 8, 8)
+    wanted = EnsembleRepresentation(epochs=2, lr=1e-3, random_state=1).fit_transform(features)
+    found = EnsembleRepresentation(
+        epochs=np.int64(2), lr=np.float64(1e-3), random_state=np.int32(1)
+    ).fit_transform([torch.tensor(x) for x in features])
+    np.testing.assert_array_equal(found, wanted)
+    for value in (True, np.inf, "1"):
+        with pytest.raises(UsageError, match="lr is"):
+            EnsembleRepresentation(lr=value).fit(features)
+    half = [torch.tensor(x).bfloat16() for x in features]
+    again = [x.float().numpy() for x in half]
+    np.testing.assert_array_equal(
+        EnsembleRepresentation(epochs=2).fit_transform(half),
+        EnsembleRepresentation(epochs=2).fit_transform(again),
+    )
+
+
+def test_a_row_that_is_not_finite_is_named_by_its_number() -> None:
+    features = models(9000, 4, 4)
+    features[1][8999, 2] = np.nan
+    with pytest.raises(UsageError, match=r"model 1 from row 8,192 .*row 807"):
+        EnsembleRepresentation(epochs=1).fit(features)
+
+
+def test_half_of_an_odd_number_of_epochs() -> None:
+    found = [EnsembleRepresentation(epochs=n).settings().warmup_epochs for n in (1, 2, 3, 5, 7)]
+    assert found == [1, 1, 2, 3, 4]
+
+
+def test_others_may_read_the_model(tmp_path: Path) -> None:
+    EnsembleRepresentation(epochs=1).fit(models(9, 4, 4)).save(tmp_path)
+    (tmp_path / "plain").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 # ------------------------------------------------------------------------------- little memory
 
 
@@ -519,10 +566,10 @@ def test_another_width_is_told() -> None:
         *(("epochs", v) for v in (0, -1, 2.5, True)),
         *(("batch_size", v) for v in (0, 1.0)),
         *((f"{n}lr", v) for n in ("", "representation_") for v in (0, -1, float("nan"), "x")),
-        ("lr", float("9")),
+        ("lr", float("inf")),
         ("non_negative", "yes"),
         *(("warmup", v) for v in (-0.1, 1.1, float("nan"))),
-        *((name, v) for name in ("l1", "weight_decay") for v in (-1, float("9"), float("nan"))),
+        *((name, v) for name in ("l1", "weight_decay") for v in (-1, float("inf"), float("nan"))),
         *(("random_state", v) for v in (None, -1, 2**32, 0.5)),
         ("depth", 0),
         ("hidden", 0),

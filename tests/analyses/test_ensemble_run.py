@@ -23,7 +23,7 @@ from sklearn.preprocessing import normalize
 
 from featkit.analyses.base import Result
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
-from featkit.analyses.ensemble.run import discard_state, fit_ensemble, transform_store
+from featkit.analyses.ensemble.run import fit_ensemble, transform_store
 from featkit.analyses.ensemble.study import StudyConfig
 from featkit.errors import ConflictError, DamagedError, SelectorError, StoreError, UsageError
 from featkit.store.reader import Store, open_store
@@ -135,7 +135,7 @@ def test_what_is_stored_is_what_the_estimator_finds(
     for store in (train, test):
         assert not any(check.problems for check in verify_store(store.path))
     other = make_store(tmp_path / "more", slice(600, 650))
-    assert transform_store(tmp_path / "three", other) == "ensemble-three/psi.none"
+    assert transform_store(tmp_path / "three", other) == ("ensemble-three/psi.none", False)
     np.testing.assert_array_equal(
         other["ensemble-three"].numpy(),
         alone.transform([features(j, slice(600, 650)) for j in range(3)]),
@@ -191,9 +191,16 @@ def test_recovery_is_the_cosine_of_what_the_model_gives(
         assert 0 < row["after_warmup"] < row["final"] <= 1
     stages = {(row["model"], row["stage"]): row["cosine"] for row in result.tables["stages"]}
     for row in result.tables["recovery"]:
-        assert {stage: stages[row["model"], stage] for stage in list(row)[1:]} == {
-            stage: value for stage, value in row.items() if stage != "model"
-        }
+        for stage in ("after_warmup", "final", "inference"):
+            assert stages[row["model"], stage] == row[stage]
+        assert row["last_layer"] == "relu"
+    bank = torch.tensor(train["ensemble-three"].numpy())
+    for row, given in zip(result.tables["recovery"], ensemble.mappers_(bank), strict=True):
+        x = normalize(features(int(row["model"][3]), TRAIN).astype(float))
+        cosine = (normalize(given.double().numpy()) * x).sum(1).mean()
+        assert row["final"] == pytest.approx(cosine, abs=1e-5)
+    assert (result.scalars["start"], result.scalars["width"]) == ("average", 12)
+    assert (result.scalars["bank"], result.scalars["queries"]) == (400, 200)
 
 
 def test_linear_classifiers_are_near_scikit_learns(
@@ -297,7 +304,7 @@ def test_without_labels(tmp_path: Path) -> None:
     seal_by_hand(store.path / "samples.h5", "featkit-samples")
     result = fit_ensemble(open_store(store.path), tmp_path / "e", learner())
     assert result.tables["knn"] == []
-    assert result.notes == ["no labels: neighbours are not judged"]
+    assert result.notes == ["not one label a sample: neighbours are not judged"]
     assert len(result.tables["recovery"]) == 3
 
 
@@ -315,7 +322,7 @@ def test_what_does_not_belong_together(train: Store, tmp_path: Path) -> None:
         fit_ensemble(train, tmp_path / "e", learner(), features=["net0", "net0/fc"])
     with pytest.raises(SelectorError, match="did you mean"):
         fit_ensemble(train, tmp_path / "e", learner(), features=["nte0"])
-    with pytest.raises(UsageError, match="name of an ensemble"):
+    with pytest.raises(UsageError, match="name 'a/b': use letters"):
         fit_ensemble(train, tmp_path / "e", learner(), name="a/b")
     assert not (tmp_path / "e").exists()
     assert len(train.tables()) == 3
@@ -327,11 +334,10 @@ def test_what_does_not_belong_together(train: Store, tmp_path: Path) -> None:
 def test_nothing_is_replaced_unasked(train: Store, test: Store, tmp_path: Path) -> None:
     folder = tmp_path / "e"
     fit_ensemble(train, folder, learner(), test)
-    discard_state(folder)
     before = train["ensemble-e"].path.read_bytes()
     with pytest.raises(UsageError, match="holds a finished ensemble"):
         fit_ensemble(train, folder, learner(), test)
-    with pytest.raises(ConflictError, match="ensemble-e/psi.none made from something else"):
+    with pytest.raises(ConflictError, match="ensemble-e/psi.none.h5 is there, made from something"):
         fit_ensemble(train, tmp_path / "f", learner(random_state=1), name="e")
     assert not (tmp_path / "f").exists()
     assert train["ensemble-e"].path.read_bytes() == before
@@ -341,11 +347,103 @@ def test_nothing_is_replaced_unasked(train: Store, test: Store, tmp_path: Path) 
     transform_store(folder, train, name="found")
     assert not np.array_equal(train["ensemble-found"].numpy(), train["ensemble-e"].numpy())
     fit_ensemble(train, folder, learner(random_state=1), test, overwrite=True)
-    discard_state(folder)
     assert train["ensemble-e"].path.read_bytes() != before
     made = test["ensemble-e"].path.stat().st_mtime_ns
-    assert transform_store(folder, test) == "ensemble-e/psi.none"
+    assert transform_store(folder, test) == ("ensemble-e/psi.none", True)
     assert test["ensemble-e"].path.stat().st_mtime_ns == made
+
+
+def test_one_set_of_images_is_not_two(train: Store, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the same images: leave --test out"):
+        fit_ensemble(train, tmp_path / "e", learner(), train)
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_at_once(
+    train: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it trained before it looked")
+
+    monkeypatch.setattr(EnsembleRepresentation, "fit", never)
+    (tmp_path / "file").write_text("in the way")
+    for folder, message in (
+        (tmp_path / "file", "cannot write to .*file"),
+        (train.path, "lies in the store"),
+        (train.path / "net0" / "deep", "lies in the store"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            fit_ensemble(train, folder, learner(), name="e")
+    with pytest.raises(UsageError, match="k is 500 and there are 399 images"):
+        fit_ensemble(train, tmp_path / "e", learner(), config=StudyConfig(k=(500,)))
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_state_of_other_settings_goes_only_when_asked(train: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "e"
+    kept = folder / ".unfinished"
+    models = [features(j, TRAIN) for j in range(3)]
+    learner(checkpoint=kept).fit(models)
+    mine = kept / "thesis.txt"
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match="unfinished run with other features or settings"):
+        fit_ensemble(train, folder, learner(lr=1e-3))
+    fit_ensemble(train, folder, learner(lr=1e-3), overwrite=True)
+    alone = learner(lr=1e-3).fit(models)
+    np.testing.assert_array_equal(train["ensemble-e"].numpy(), alone.embedding_)
+    assert [path.name for path in kept.iterdir()] == ["thesis.txt"]
+
+
+def test_classes_that_the_bank_lacks_are_named(tmp_path: Path) -> None:
+    train = make_store(tmp_path / "train", TRAIN)
+    test = make_store(tmp_path / "test", TEST)
+    make_samples(tmp_path / "test", DIGITS.target[TEST], ["zero", *NAMES[1:]])
+    result = fit_ensemble(train, tmp_path / "e", learner(), open_store(test.path))
+    assert "TRAIN has no class zero: always wrong there" in result.notes
+    zeros = np.mean(DIGITS.target[TEST] == 0)
+    assert accuracies(result, 1)["concat"]["top1"] <= 1 - zeros
+
+
+def test_maps_are_left_out_unless_they_are_named(train: Store, tmp_path: Path) -> None:
+    maps = np.ones((400, 2, 3, 3), np.float32)
+    make_table(train.path, train.samples.manifest, "maps/layer1.none", maps)
+    result = fit_ensemble(train, tmp_path / "e", learner())
+    assert len(result.tables["recovery"]) == 3
+    with pytest.raises(UsageError, match="needs rows of d numbers"):
+        fit_ensemble(train, tmp_path / "f", learner(), features=["maps"])
+
+
+STOPPED = """
+import sys
+from featkit.analyses.ensemble.representation import EnsembleRepresentation
+from tests.analyses.test_ensemble_run import fit_ensemble, learner, open_store
+if sys.argv[3] == "stop":
+    EnsembleRepresentation.save = lambda *_: sys.exit(3)
+fit_ensemble(open_store(sys.argv[1]), sys.argv[2], learner(), features=sys.argv[4].split(","),
+             name="e", overwrite=True)
+"""
+
+
+def test_a_model_is_never_mixed_of_two(train: Store, test: Store, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+
+    def run(stop: str, names: str) -> int:
+        command = [sys.executable, "-c", STOPPED, train.path, tmp_path / "e", stop, names]
+        return subprocess.run(list(map(str, command)), cwd=root).returncode
+
+    assert run("go", "net0,net1") == 0
+    assert run("stop", "net1,net0") == 3
+    # what is there is whole, and still the first
+    transform_store(tmp_path / "e", test)
+    alone = learner().fit([features(j, TRAIN) for j in (0, 1)])
+    wanted = alone.transform([features(j, TEST) for j in (0, 1)])
+    np.testing.assert_array_equal(test["ensemble-e"].numpy(), wanted)
+    other = learner(random_state=1).fit([features(j, TRAIN) for j in (1, 0)])
+    other.save(tmp_path / "e")  # as if it had been stopped after this
+    with pytest.raises(DamagedError, match=r"another model than model\.safetensors"):
+        transform_store(tmp_path / "e", test, overwrite=True)
+    assert run("go", "net1,net0") == 0
+    transform_store(tmp_path / "e", test, overwrite=True)
 
 
 def test_a_damaged_folder(train: Store, tmp_path: Path) -> None:
@@ -405,7 +503,7 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path: Path, epoch: int) -> None
         np.testing.assert_array_equal(one["ensemble-e"].numpy(), other["ensemble-e"].numpy())
     weights = [(tmp_path / name / "e" / "model.safetensors").read_bytes() for name in ("a", "a2")]
     assert weights[0] == weights[1]
-    assert not (folder / "unfinished").exists()
+    assert not (folder / ".unfinished").exists()
 
 
 def test_two_writers_do_not_mix(train: Store, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_from_two_models_to_their_neighbours(tmp_path: Path) -> None:
 def test_every_setting_is_an_option_with_the_estimators_default() -> None:
     options = {option.name: option for option in cli.get_command(None, "ensemble-fit").params}  # type: ignore[arg-type,union-attr]
     for name, parameter in inspect.signature(EnsembleRepresentation).parameters.items():
-        if name not in {"checkpoint", "verbose"}:
+        if name not in {"checkpoint", "max_memory", "verbose"}:
             assert options[name].default == parameter.default, name
     assert list(options["preset"].type.choices) == list(PRESETS)  # type: ignore[attr-defined]
 
@@ -95,7 +95,8 @@ def test_a_preset_gives_way_to_what_is_said(tmp_path: Path) -> None:
         (["--init", "mean"], "'mean' is not one of 'auto', 'average', 'pca'"),
         (["--width", "99"], "width 99: the features of 30 images in 12 dimensions together"),
         (["--preset", "peper"], "'peper' is not one of"),
-        (["--name", "../x"], "name of an ensemble 'ensemble-../x'"),
+        (["--name", "../x"], "name '../x': use letters, digits"),
+        (["--name", ""], "name '': use letters, digits"),
         (["--test", "nowhere"], "nowhere"),
         (["--init", "average", "--width", "5"], "use init pca"),
     ],

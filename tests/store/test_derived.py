@@ -11,9 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from featkit.errors import ConflictError
 from featkit.store import derived
-from featkit.store.derived import is_made, write_derived
+from featkit.store.derived import find_table, write_derived
 from featkit.store.reader import open_store
 from featkit.store.verify import verify_store
 from featkit.store.writer import TableSpec
@@ -46,19 +45,17 @@ def test_in_any_number_of_parts(
     assert not list((store / ".partial").iterdir())
 
 
-def test_what_is_there_stays(store: Path) -> None:
+def test_one_takes_the_place_of_another(store: Path) -> None:
     opened = open_store(store)
-    made = spec(store)
-    assert not is_made(opened, made.name, made.key)
-    write_derived(opened, made, ROWS, {})
-    assert is_made(opened, made.name, made.key)
-    write_derived(opened, made, ROWS + 1, {})
-    np.testing.assert_array_equal(opened["made"].numpy(), ROWS)
-    with pytest.raises(ConflictError, match="made/psi.none made from something else"):
-        write_derived(opened, spec(store, 1), ROWS + 1, {})
-    np.testing.assert_array_equal(opened["made"].numpy(), ROWS)
-    write_derived(opened, spec(store, 1), ROWS + 1, {}, overwrite=True)
-    np.testing.assert_array_equal(opened["made"].numpy(), ROWS + 1)
+    assert find_table(opened, "made/psi.none") is None
+    write_derived(opened, spec(store), ROWS, {})
+    write_derived(opened, spec(store, 1), ROWS + 1, {2: "gone"})
+    found = find_table(opened, "made/psi.none")
+    assert found is not None
+    assert found.key == spec(store, 1).key
+    np.testing.assert_array_equal(found.numpy()[3:], ROWS[3:] + 1)
+    assert found.failures == {2: "gone"}
+    assert not any(check.problems for check in verify_store(store))
 
 
 KILLED = """
@@ -82,7 +79,7 @@ derived.write_derived(open_store(store), spec(store), ROWS, {})
 """
 
 
-def test_killed_in_the_middle_nothing_appears_and_the_next_goes_on(
+def test_killed_in_the_middle_nothing_appears_and_the_next_begins_anew(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = Path(__file__).parents[2]
@@ -92,6 +89,6 @@ def test_killed_in_the_middle_nothing_appears_and_the_next_goes_on(
     (folder,) = (store / ".partial").iterdir()
     assert len(list(folder.glob("part-*.h5"))) == 5
     monkeypatch.setattr(derived, "PART_BYTES", 1)
-    write_derived(open_store(store), spec(store), ROWS, {})
-    np.testing.assert_array_equal(open_store(store)["made"].numpy(), ROWS)
+    write_derived(open_store(store), spec(store), ROWS + 1, {})
+    np.testing.assert_array_equal(open_store(store)["made"].numpy(), ROWS + 1)
     assert not any(check.problems for check in verify_store(store))

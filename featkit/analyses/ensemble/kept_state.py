@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,12 +16,18 @@ from torch import Tensor
 from featkit.analyses.ensemble.learning import Learner
 from featkit.errors import DamagedError, UsageError, one_line
 
+STATE_FILE = "state.safetensors"
+
+
+class OtherRunError(UsageError):
+    """A state that another run has left."""
+
 
 class KeptState:
     """The state after the last whole epoch, in one file."""
 
     def __init__(self, folder: str | Path, learner: Learner) -> None:
-        self.path = Path(folder) / "state.safetensors"
+        self.path = Path(folder) / STATE_FILE
         self.learner = learner
         self.run = _fingerprint(learner)
 
@@ -28,7 +35,7 @@ class KeptState:
         """Go on from the file if there is one, and return what was measured so far.
 
         Raises:
-            UsageError: It is of other features or settings.
+            OtherRunError: It is of other features or settings.
             DamagedError: It cannot be read.
         """
         if not self.path.is_file():
@@ -37,9 +44,9 @@ class KeptState:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata() or {}
                 if about.get("run") != self.run:
-                    raise UsageError(
-                        f"{self.path} is the state of a run with other features or settings; give "
-                        f"another checkpoint folder, or delete it"
+                    raise OtherRunError(
+                        f"{self.path} is the state of an unfinished run with other features or "
+                        f"settings; choose another folder, or delete it"
                     )
                 self.learner.restore(file.keys(), file.get_tensor)
         except (SafetensorError, OSError) as error:
@@ -69,11 +76,28 @@ def write_tensors(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, about)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # safetensors lets nobody else read
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UsageError(f"cannot write {path} ({one_line(error)})") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text so that the file is whole at any moment.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror})") from error
 
 
 def _fingerprint(learner: Learner) -> str:

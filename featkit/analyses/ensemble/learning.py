@@ -9,6 +9,7 @@ from torch import Tensor
 
 from featkit.analyses.ensemble.settings import Settings
 from featkit.analyses.ensemble.targets import Targets
+from featkit.errors import UsageError
 from featkit.ops.mappers import Mappers
 from featkit.ops.recovery_gradients import RecoveryGradients
 
@@ -52,6 +53,9 @@ class Learner:
 
         Returns:
             The mean cosine of each model while the epoch ran.
+
+        Raises:
+            UsageError: It diverged.
         """
         moves = self.epochs >= self.settings.warmup_epochs
         seed = torch.Generator().manual_seed(self.settings.random_state * 1_000_003 + self.epochs)
@@ -60,7 +64,15 @@ class Learner:
         for index in torch.split(order, self.settings.batch_size):
             total += self.step(index, moves).sum(1)
         self.epochs += 1
-        return (total / len(self.targets)).tolist()
+        return _mean(total, self.targets, self.settings)
+
+    def measure(self) -> list[float]:
+        """Return the mean cosine of each model over all images as they are now."""
+        total = torch.zeros(len(self.targets.widths), dtype=torch.float64)
+        self._gradients.refresh()
+        for index in torch.split(torch.arange(len(self.targets)), self.settings.batch_size):
+            total += self._gradients.cosines(self.bank.read(index), self.targets.read(index)).sum(1)
+        return _mean(total, self.targets, self.settings)
 
     def step(self, index: Tensor, moves: bool) -> Tensor:
         """Take one step.
@@ -143,6 +155,9 @@ def search(
     Returns:
         The mean cosine of each model at the end.
 
+    Raises:
+        UsageError: It diverged.
+
     Cost: n·epochs times a forward pass and the gradient of ψ; memory O(batch).
     """
     total = torch.zeros(len(targets.widths), dtype=torch.float64)
@@ -160,9 +175,18 @@ def search(
             bank.step(every, psi, gradient)
             bank.skip(idle)
         bank.flush()
-        cosines, _ = gradients(rows, wanted, scale, moves=False)
-        total += cosines.sum(1)
+        total += gradients.cosines(rows, wanted).sum(1)
         start[index] = rows
         if progress is not None:
             progress(len(index))
-    return (total / len(targets)).tolist()
+    return _mean(total, targets, settings)
+
+
+def _mean(total: Tensor, targets: Targets, settings: Settings) -> list[float]:
+    if not bool(torch.isfinite(total).all()):
+        raise UsageError(
+            f"the ensemble diverged: its numbers are no longer finite; lower lr ({settings.lr:g}) "
+            f"or representation_lr"
+        )
+    mean: list[float] = (total / len(targets)).tolist()
+    return mean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,21 +21,26 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from tqdm import tqdm
 
-from featkit.analyses.ensemble.kept_state import KeptState, write_tensors
+from featkit.analyses.ensemble.kept_state import KeptState, write_tensors, write_text
 from featkit.analyses.ensemble.learning import Learner, search
 from featkit.analyses.ensemble.settings import Settings, is_number
 from featkit.analyses.ensemble.space import Space
 from featkit.analyses.ensemble.targets import Targets
-from featkit.errors import DamagedError, UsageError
+from featkit.errors import DamagedError, UsageError, one_line
 from featkit.ops.mappers import Mappers
 from featkit.ops.neighbors import Floats
 from featkit.registry import did_you_mean
 
+_DAMAGE = (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError)
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"last_bias": "usual"},
     "paper-stable": {},
+    "best": {"init": "pca"},
 }
-"""Settings by name: the paper's as they are, and with the last bias at the mean of the features."""
+"""Settings by name: the paper's as they are; with the last bias at the mean of the features; and
+from the principal components, which was best on held-out training images (ARCHITECTURE.md).
+"""
 
 
 class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -51,7 +58,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         representation_lr: Of Adam on ψ, if another.
         warmup: Share of the epochs in which ψ stands still (sec. 3.1: "half").
         depth: Layers of each φ_j (sec. 3; fig. 10 varies it from 1 to 8).
-        hidden: Dimensions between layers; None for those of ψ (sec. 3).
+        hidden: Dimensions between layers; None for those of the widest model (sec. 3, where ψ and
+            all models have as many).
         width: Dimensions of ψ; None for those of the models, or the widest one's where they differ.
         init: ``average`` (sec. 3), ``pca`` of the concatenation, or ``auto``: the average where all
             models and ψ have one width.
@@ -68,7 +76,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         precision: ``fp32``, or ``bf16`` for the matrix products.
         random_state: Seed of φ and of the order of images.
         checkpoint: Folder to keep the state of each epoch in; a run that was interrupted goes on
-            from there to the same numbers. None for none.
+            from there to the same numbers. It stays when the run is done, and only the same run
+            may use it again. None for none.
         max_memory: GB that ψ and the moments of its optimizer, 12·n·w bytes, may take; what is
             more lies in files that are mapped, in the checkpoint folder or the system's temporary
             one. None for no bound.
@@ -79,9 +88,9 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         mappers_: φ.
         init_: ``average`` or ``pca``, whichever ran.
         relus_: Whether the last layer of each φ_j is a ReLU.
-        recovery_: Mean cosine of φ_j(ψ_i) with z_i^j for each model, in the last epoch of the
-            warm-up, in the last epoch, and at the end of the last search (``after_warmup``,
-            ``final``, ``inference``).
+        recovery_: Mean cosine of φ_j(ψ_i) with z_i^j for each model over all images, after the
+            warm-up, at the end of ``fit``, and at the end of the last search (``after_warmup``,
+            ``final``, ``inference``). A row of zeros counts as 0.
         widths_: d_j.
         n_features_in_: Σ_j d_j.
 
@@ -155,7 +164,7 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         """Return an estimator with the settings of a preset.
 
         Args:
-            name: ``paper`` or ``paper-stable``.
+            name: ``paper``, ``paper-stable`` or ``best``.
             changes: Settings that differ.
 
         Raises:
@@ -175,8 +184,9 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         Raises:
             UsageError: A value means nothing.
         """
-        names = [field.name for field in dataclasses.fields(Settings)]
-        return Settings(**{name: getattr(self, name) for name in names})
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
+        plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in given.items()}
+        return Settings(**plain)
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002, N803 - scikit-learn's signature
         """Learn φ, and ψ of these images.
@@ -189,8 +199,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             This estimator.
 
         Raises:
-            UsageError: The features or settings cannot be used, or the checkpoint is of another
-                run.
+            UsageError: The features or settings cannot be used, the checkpoint is of another run,
+                or the descent diverged.
         """
         settings, targets = self.settings(), Targets(X)
         self.widths_ = targets.widths
@@ -224,7 +234,7 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             ψ, (n, w), float32. A row does not depend on the others.
 
         Raises:
-            UsageError: The features cannot be used.
+            UsageError: The features cannot be used, or the descent diverged.
             sklearn.exceptions.NotFittedError: ``fit`` has not run.
         """
         check_is_fitted(self, "mappers_")
@@ -269,7 +279,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         width = len(self._pca[1]) if self._pca else targets.widths[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.random_state)
-            mappers = Mappers(width, targets.widths, self.relus_, settings.depth, settings.hidden)
+            hidden = settings.hidden or max(targets.widths)
+            mappers = Mappers(width, targets.widths, self.relus_, settings.depth, hidden)
         if settings.last_bias == "mean":
             mappers.set_last_bias(targets.means)
         return mappers
@@ -290,14 +301,13 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             while learner.epochs < settings.epochs:
                 cosines = learner.run_epoch()
                 if learner.epochs == settings.warmup_epochs:
-                    self.recovery_["after_warmup"] = cosines
-                if learner.epochs == settings.epochs:
-                    self.recovery_["final"] = cosines
+                    self.recovery_["after_warmup"] = learner.measure()
                 bar.set_postfix(loss=f"{1 - sum(cosines) / len(cosines):.4f}")
                 bar.update()
                 if kept is not None:
                     kept.write(self.recovery_)
         learner.bank.flush()
+        self.recovery_["final"] = learner.measure()
         learner.mappers.requires_grad_(requires_grad=False)
 
     def _search(self, targets: Targets, start: Tensor, settings: Settings) -> Floats:
@@ -333,12 +343,15 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             "recovery": self.recovery_,
         }
         write_tensors(folder / "model.safetensors", tensors)
-        try:
-            temporary = folder / "model.json.tmp"
-            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(folder / "model.json")
-        except OSError as error:
-            raise UsageError(f"cannot write the model to {folder} ({error.strerror})") from error
+        write_text(folder / "model.json", json.dumps(about, indent=1) + "\n")
+
+    def digest(self) -> str:
+        """Return the sha256 of all that ``transform`` depends on beyond the settings."""
+        check_is_fitted(self, "mappers_")
+        digest = hashlib.sha256(repr((self.widths_, self.relus_, self._idle)).encode())
+        for tensor in (*self.mappers_.state_dict().values(), *self._pca):
+            digest.update(tensor.numpy().data)
+        return digest.hexdigest()
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -365,14 +378,14 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
                 tensors.pop(name) for name in ("pca.mean", "pca.components") if name in tensors
             )
             width = len(ensemble._pca[1]) if ensemble._pca else ensemble.widths_[0]
-            mappers = Mappers(
-                width, ensemble.widths_, ensemble.relus_, settings.depth, settings.hidden
-            )
+            relus = [ensemble.relus_[j] for j in range(len(ensemble.widths_))]
+            hidden = settings.hidden or max(ensemble.widths_)
+            mappers = Mappers(width, ensemble.widths_, relus, settings.depth, hidden)
             mappers.load_state_dict(
                 {name.removeprefix("mappers."): value for name, value in tensors.items()}
             )
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise DamagedError(f"{folder}: a damaged ensemble ({error})") from error
+        except _DAMAGE as error:
+            raise DamagedError(f"{folder}: a damaged ensemble ({one_line(error)})") from error
         ensemble.mappers_ = mappers.requires_grad_(requires_grad=False)
         return ensemble
 

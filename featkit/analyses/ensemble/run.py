@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from featkit.analyses.base import Result, describe_run, short_names
+from featkit.analyses.ensemble.kept_state import STATE_FILE, OtherRunError
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
-from featkit.analyses.ensemble.stored import Member, StoredEnsemble, choose_tables, unreadable
+from featkit.analyses.ensemble.stored import Member, Side, StoredEnsemble, choose_tables
 from featkit.analyses.ensemble.study import Images, StudyConfig, study
-from featkit.analyses.sides import Split, kept_rows, pair_tables, split_samples
-from featkit.errors import UsageError
-from featkit.store.reader import FeatureTable, Store
+from featkit.analyses.sides import Split, pair_tables, split_samples
+from featkit.errors import FeatkitError, UsageError
+from featkit.ops.neighbors import Floats
+from featkit.store.reader import Store
+from featkit.store.schema import SAMPLES_FILE
+from featkit.store.writer import writing
 
-_STATE = "unfinished"
+_STATE = ".unfinished"
+_WRITTEN = ("knn", "recovery", "stages", "linear", "singular_values", "maximum_similarity")
+"""Stems of the tables and figures of a result."""
 
 
 def fit_ensemble(
@@ -34,20 +41,20 @@ def fit_ensemble(
     """Learn ψ of a store's images, find it for those of another, and judge both.
 
     ψ is written into both stores as backbone ``ensemble-NAME``. A run that was stopped goes on
-    where it was; :func:`discard_state` ends it.
+    where it was when the same is called again.
 
     Args:
         train: Store of the bank.
-        folder: Where the model goes.
-        ensemble: Not fitted; becomes so.
+        folder: For model and result.
+        ensemble: Not fitted; becomes so, with its checkpoint in the folder.
         test: Store of other images, extracted with the same backbones.
         features: Tables of ``train``, as selectors name them; none for all.
         name: Letters, digits, ``.``, ``_``, ``-``; None for the folder's.
         config: What is judged.
-        overwrite: Whether to replace a model, and tables of this name.
+        overwrite: Whether to replace a model, an unfinished run, and tables of this name.
 
     Returns:
-        As :func:`featkit.analyses.ensemble.study.study`.
+        As :func:`featkit.analyses.ensemble.study.study`; the folder has it too.
 
     Raises:
         UsageError: Tables or settings cannot be used, or the folder holds an ensemble.
@@ -55,43 +62,139 @@ def fit_ensemble(
         StoreError: A store or the folder cannot be written to.
     """
     folder, config = Path(folder), config or StudyConfig()
-    if (folder / "model.json").exists() and not (folder / _STATE).exists() and not overwrite:
-        raise UsageError(f"{folder} holds a finished ensemble; choose another, or --overwrite it")
+    ensemble.settings()
     tables = choose_tables(train, features)
-    members = [Member.of(table) for table in tables]
-    keys = [table.key for table in tables]
-    stored = StoredEnsemble(name or folder.resolve().name, members, keys, ensemble)
-    asked = stored.tables(test) if test is not None else None
-    if not overwrite:
-        stored.is_in(train, "fit")
-        if test is not None:
-            stored.is_in(test, "transform")
-    bank_rows, query_rows = _readable(tables), _readable(asked or tables)
-    split = _labels(tables, asked)
-    ensemble.set_params(checkpoint=folder / _STATE)
-    models = [kept_rows(table, bank_rows) for table in tables]
-    bank = Images(models, ensemble.fit_transform(models))
-    queries = None
-    if asked is not None:
-        others = [kept_rows(table, query_rows) for table in asked]
-        queries = Images(others, ensemble.transform(others))
-    result = study(ensemble, short_names(tables), bank, queries, split, config)
-    inputs = {"train": tables} | ({} if asked is None else {"test": asked})
-    settings, result.provenance = describe_run(
-        ensemble.settings(), inputs, ("torch", "scikit-learn", "faiss-cpu")
+    stored = StoredEnsemble(
+        name if name is not None else folder.resolve().name,
+        [Member.of(table) for table in tables],
+        [table.key for table in tables],
+        ensemble,
     )
-    result.config = settings | asdict(config)
-    result.provenance |= {"seed": ensemble.random_state, "table": stored.table}
+    bank = Side(train, tables)
+    queries = stored.side(test) if test is not None else None
+    split = _labels(bank, queries)
+    config.check(int(bank.readable.sum()) - (queries is None), split is not None)
+    _check_stores(stored, bank, queries, overwrite)
+    _check_folder(folder, overwrite)
+    images = Images(bank.features(), _fit(ensemble, bank.features(), folder, overwrite))
+    asked = None
+    if queries is not None:
+        asked = Images(queries.features(), ensemble.transform(queries.features()))
+    result = study(ensemble, short_names(tables), images, asked, split, config)
+    _describe(result, stored, bank, queries, split, config)
     stored.save(folder)
-    stored.write(train, bank.psi, "fit", overwrite)
-    if test is not None and queries is not None:
-        stored.write(test, queries.psi, "transform", overwrite)
+    stored.write(bank, images.psi, "fit")
+    if queries is not None and asked is not None:
+        stored.write(queries, asked.psi, "transform")
+    result.save(folder)
+    _discard_state(folder)
     return result
 
 
-def discard_state(folder: str | Path) -> None:
-    """Delete what a stopped run of :func:`fit_ensemble` would go on from."""
-    shutil.rmtree(Path(folder) / _STATE, ignore_errors=True)
+def _check_stores(
+    stored: StoredEnsemble, bank: Side, queries: Side | None, overwrite: bool
+) -> None:
+    """Refuse, before hours of work, stores that could not be written to afterwards."""
+    if queries is not None and bank.store.samples.manifest == queries.store.samples.manifest:
+        raise UsageError(
+            "TRAIN and --test are the same images: leave --test out, and each is asked of the rest"
+        )
+    if not overwrite:
+        stored.check_place(bank, "fit")
+        if queries is not None:
+            stored.check_place(queries, "transform")
+    for side in (bank, queries):
+        if side is not None:
+            with writing(side.store.path):
+                pass
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that is not free, or cannot be written to; make it."""
+    is_unfinished = (folder / _STATE / STATE_FILE).exists()
+    if (folder / "members.json").exists() and not is_unfinished and not overwrite:
+        raise UsageError(f"{folder} holds a finished ensemble; choose another, or --overwrite it")
+    for parent in (folder.resolve(), *folder.resolve().parents):
+        if (parent / SAMPLES_FILE).exists():
+            raise UsageError(f"{folder} lies in the store {parent}: choose a folder outside of it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder} ({error.strerror})") from error
+    if overwrite and not is_unfinished:
+        for stem in _WRITTEN:
+            (folder / f"{stem}.csv").unlink(missing_ok=True)
+            (folder / f"{stem}.png").unlink(missing_ok=True)
+
+
+def _fit(
+    ensemble: EnsembleRepresentation,
+    features: Sequence[NDArray[Any]],
+    folder: Path,
+    overwrite: bool,
+) -> Floats:
+    ensemble.set_params(checkpoint=folder / _STATE)
+    try:
+        return ensemble.fit_transform(list(features))
+    except OtherRunError:
+        if not overwrite:
+            raise
+        _discard_state(folder)
+        return ensemble.fit_transform(list(features))
+    except FeatkitError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # made for nothing, if it is empty
+        raise
+
+
+def _discard_state(folder: Path) -> None:
+    (folder / _STATE / STATE_FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / _STATE).rmdir()
+
+
+def _labels(bank: Side, queries: Side | None) -> Split | None:
+    sides = [bank.tables, (queries or bank).tables]
+    if any(side[0].labels is None or side[0].labels.ndim > 1 for side in sides):
+        return None
+    return split_samples(pair_tables(*sides))
+
+
+def _describe(
+    result: Result,
+    stored: StoredEnsemble,
+    bank: Side,
+    queries: Side | None,
+    split: Split | None,
+    config: StudyConfig,
+) -> None:
+    """Say what was read, and which of the settings' choices ran."""
+    ensemble = stored.ensemble
+    inputs = {"train": bank.tables} | ({} if queries is None else {"test": queries.tables})
+    settings, result.provenance = describe_run(
+        ensemble.settings(), inputs, ("torch", "scikit-learn", "scipy", "faiss-cpu")
+    )
+    result.config = settings | asdict(config)
+    result.provenance |= {"seed": ensemble.random_state, "table": stored.table}
+    asked = queries or bank
+    counts: dict[str, float | int | str] = {
+        "bank": int(bank.readable.sum()),
+        "queries": int(asked.readable.sum()),
+        "unreadable": len(bank.failures) + (len(queries.failures) if queries is not None else 0),
+        "start": ensemble.init_,
+        "width": ensemble.mappers_.width,
+    }
+    if split is not None:
+        counts["in_both"] = split.in_both
+        known = set(bank.tables[0].classes or ())
+        strange = [name for name in asked.tables[0].classes or () if name not in known]
+        if strange:
+            result.notes.append(f"TRAIN has no class {', '.join(strange[:5])}: always wrong there")
+    result.scalars = counts | result.scalars
+    for row, relu in zip(result.tables["recovery"], ensemble.relus_, strict=True):
+        row["last_layer"] = "relu" if relu else "linear"
 
 
 def transform_store(
@@ -100,7 +203,7 @@ def transform_store(
     name: str | None = None,
     verbose: bool = False,
     overwrite: bool = False,
-) -> str:
+) -> tuple[str, bool]:
     """Find ψ of a store's images, and write it as backbone ``ensemble-NAME``.
 
     Args:
@@ -111,7 +214,7 @@ def transform_store(
         overwrite: Whether to replace a table of this name.
 
     Returns:
-        Name of the table.
+        Name of the table, and whether it had been there.
 
     Raises:
         UsageError: There is no model, or a table is missing or of another model.
@@ -121,28 +224,11 @@ def transform_store(
     stored = StoredEnsemble.load(Path(folder))
     if name is not None:
         stored = StoredEnsemble(name, stored.members, stored.fitted_on, stored.ensemble)
-    tables = stored.tables(store)
-    if overwrite or not stored.is_in(store, "transform"):
-        readable = _readable(tables)
+    side = stored.side(store)
+    was_there = not overwrite and stored.is_in(side, "transform")
+    if not was_there:
+        with writing(store.path):  # refused now, and not after the search
+            pass
         stored.ensemble.set_params(verbose=verbose)
-        psi = stored.ensemble.transform([kept_rows(table, readable) for table in tables])
-        stored.write(store, psi, "transform", overwrite)
-    return stored.table
-
-
-def _readable(tables: Sequence[FeatureTable]) -> NDArray[np.bool_]:
-    rows = np.ones(len(tables[0]), bool)
-    rows[list(unreadable(tables))] = False
-    if not rows.any():
-        raise UsageError(
-            f"{tables[0].path.parent.parent}: no image has features of every model that could be "
-            f"read"
-        )
-    return rows
-
-
-def _labels(train: Sequence[FeatureTable], test: Sequence[FeatureTable] | None) -> Split | None:
-    sides = [train, test or train]
-    if any(side[0].labels is None or side[0].labels.ndim > 1 for side in sides):
-        return None
-    return split_samples(pair_tables(*sides))
+        stored.write(side, stored.ensemble.transform(side.features()), "transform")
+    return stored.table, was_there

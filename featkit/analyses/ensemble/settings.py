@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -25,12 +26,17 @@ _Rule: TypeAlias = tuple[tuple[str, ...], Callable[[Any], bool], str]
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
+    return is_whole(value) and value >= 1
+
+
+def is_whole(value: Any) -> bool:
+    """Say whether a value is a whole number, of Python or NumPy."""
+    return not isinstance(value, bool) and isinstance(value, Integral)
 
 
 def is_number(value: Any) -> bool:
-    """Say whether a value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    """Say whether a value is a finite number, of Python or NumPy."""
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def _one_of(name: str, choices: Any) -> _Rule:
@@ -46,7 +52,7 @@ _RULES: tuple[_Rule, ...] = (
     (("warmup",), lambda v: is_number(v) and 0 <= v <= 1, "a share, 0 to 1"),
     (("weight_decay", "l1"), lambda v: is_number(v) and v >= 0, "a number, at least 0"),
     (("non_negative",), lambda v: isinstance(v, bool), "True or False"),
-    (("random_state",), lambda v: type(v) is int and 0 <= v < 2**32, "a whole number below 2^32"),
+    (("random_state",), lambda v: is_whole(v) and 0 <= v < 2**32, "a whole number below 2^32"),
     _one_of("init", Init),
     _one_of("last_layer", LastLayer),
     _one_of("last_bias", LastBias),
@@ -75,7 +81,9 @@ class Settings:
     representation_lr: float | None = option(None, "Learning rate of Adam on ψ, if another.")
     warmup: float = option(0.5, "Share of the epochs in which ψ stands still.", "sec. 3.1")
     depth: int = option(2, "Layers of each perceptron.", "sec. 3; fig. 10: 1 to 8")
-    hidden: int | None = option(None, "Dimensions between layers. Default: those of ψ.", "sec. 3")
+    hidden: int | None = option(
+        None, "Dimensions between layers. Default: those of the widest model.", "sec. 3"
+    )
     width: int | None = option(
         None, "Dimensions of ψ. Default: the models', or the widest one's where they differ."
     )
@@ -113,7 +121,7 @@ class Settings:
     @property
     def warmup_epochs(self) -> int:
         """Epochs in which ψ stands still."""
-        return round(self.epochs * self.warmup)
+        return int(self.epochs * self.warmup + 0.5)
 
     def adam(self, rows: Tensor, zeros: Callable[..., Tensor] = torch.zeros) -> RowAdam:
         """Return the optimizer of ψ, (n, w), whose moments ``zeros`` makes."""

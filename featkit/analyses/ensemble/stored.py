@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.analyses.base import check_requirements
+from featkit.analyses.ensemble.kept_state import write_text
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
-from featkit.errors import DamagedError, UsageError
+from featkit.analyses.sides import IDENTITY, kept_rows
+from featkit.errors import ConflictError, DamagedError, UsageError, one_line
 from featkit.ops.neighbors import Floats
-from featkit.store.derived import is_made, write_derived
+from featkit.store.derived import find_table, write_derived
 from featkit.store.fingerprint import differences, fingerprint
 from featkit.store.reader import FeatureTable, Store
-from featkit.store.schema import check_slug
+from featkit.store.schema import is_slug
 from featkit.store.writer import TableSpec
 
 FoundBy: TypeAlias = Literal["fit", "transform"]
@@ -27,7 +29,6 @@ PREFIX = "ensemble-"
 """Beginning of the backbone's name under which ψ is stored."""
 
 _TAP = "psi"
-_IDENTITY = ("backbone", "tap", "pooling", "preprocessing")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Member:
     @classmethod
     def of(cls, table: FeatureTable) -> Self:
         """Describe the model of a table."""
-        return cls(table.name, {name: table.provenance[name] for name in _IDENTITY})
+        return cls(table.name, {name: table.provenance[name] for name in IDENTITY})
 
     def find(self, store: Store) -> FeatureTable:
         """Return the table of this model in a store.
@@ -68,8 +69,8 @@ def choose_tables(store: Store, names: Sequence[str]) -> list[FeatureTable]:
 
     Args:
         store: Where.
-        names: ``BACKBONE``, ``BACKBONE/TAP`` or ``BACKBONE/TAP.POOLING``; none for all tables that
-            are no ensembles.
+        names: ``BACKBONE``, ``BACKBONE/TAP`` or ``BACKBONE/TAP.POOLING``; none for all tables of
+            vectors that are no ensembles.
 
     Raises:
         UsageError: A name means no table, or one whose rows are no vectors.
@@ -77,9 +78,13 @@ def choose_tables(store: Store, names: Sequence[str]) -> list[FeatureTable]:
     if names:
         tables = [table for name in names for table in store.select(name)]
     else:
-        tables = [t for t in store.select(None) if not t.backbone.startswith(PREFIX)]
+        tables = [
+            table
+            for table in store.select(None)
+            if len(table.shape) == 2 and not table.backbone.startswith(PREFIX)
+        ]
     if not tables:
-        raise UsageError(f"{store.path}: has ensembles only; name tables with --features")
+        raise UsageError(f"{store.path}: has no vectors of a network; extract some first")
     twice = sorted({t.name for t in tables if sum(t.name == other.name for other in tables) > 1})
     if twice:
         raise UsageError(f"{', '.join(twice)}: named twice in --features")
@@ -87,9 +92,32 @@ def choose_tables(store: Store, names: Sequence[str]) -> list[FeatureTable]:
     return tables
 
 
-def unreadable(tables: Sequence[FeatureTable]) -> dict[int, str]:
-    """Return why an image lacks features of some model, by row."""
-    return {row: f"{t.name}: {why}" for t in tables for row, why in t.failures.items()}
+class Side:
+    """The images of a store, as the models of an ensemble see them.
+
+    Args:
+        store: Of the images.
+        tables: One a model.
+
+    Attributes:
+        failures: Why an image lacks features of some model, by row.
+        readable: Whether it has them of all, (n) bool.
+
+    Raises:
+        UsageError: No image has.
+    """
+
+    def __init__(self, store: Store, tables: Sequence[FeatureTable]) -> None:
+        self.store, self.tables = store, list(tables)
+        self.failures = {row: f"{t.name}: {why}" for t in tables for row, why in t.failures.items()}
+        self.readable = np.ones(len(store), bool)
+        self.readable[list(self.failures)] = False
+        if not self.readable.any():
+            raise UsageError(f"{store.path}: no image could be read for every model")
+
+    def features(self) -> list[NDArray[Any]]:
+        """Return the rows of the readable images, an array a model."""
+        return [kept_rows(table, self.readable) for table in self.tables]
 
 
 class StoredEnsemble:
@@ -103,6 +131,9 @@ class StoredEnsemble:
 
     Attributes:
         table: Name of ψ's table, ``backbone/tap.pooling``.
+
+    Raises:
+        UsageError: The name cannot be part of a file name.
     """
 
     def __init__(
@@ -112,28 +143,26 @@ class StoredEnsemble:
         fitted_on: Sequence[str],
         ensemble: EnsembleRepresentation,
     ) -> None:
-        self.backbone = check_slug(PREFIX + name, "name of an ensemble")
+        if not is_slug(name):
+            raise UsageError(f"name {name!r}: use letters, digits, '.', '_' and '-'")
         self.name, self.members, self.fitted_on = name, list(members), list(fitted_on)
         self.ensemble = ensemble
-        self.table = f"{self.backbone}/{_TAP}.none"
+        self.table = f"{PREFIX}{name}/{_TAP}.none"
 
     def save(self, folder: Path) -> None:
-        """Write the model and ``members.json``.
+        """Write the model, and last ``members.json``, which names it by its hash.
 
         Raises:
             UsageError: The folder cannot be written to.
         """
+        self.ensemble.save(folder)
         about = {
             "name": self.name,
             "members": [asdict(member) for member in self.members],
             "fitted_on": self.fitted_on,
+            "weights": self.ensemble.digest(),
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "members.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write the model to {folder} ({error.strerror})") from error
-        self.ensemble.save(folder)
+        write_text(folder / "members.json", json.dumps(about, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -141,81 +170,114 @@ class StoredEnsemble:
 
         Raises:
             UsageError: There is no model.
-            DamagedError: It is damaged.
+            DamagedError: It is damaged, or was not written whole.
         """
         ensemble = EnsembleRepresentation.load(folder)
         try:
             about = json.loads((folder / "members.json").read_text("utf-8"))
             members = [Member(**member) for member in about["members"]]
-            return cls(about["name"], members, about["fitted_on"], ensemble)
+            found = cls(about["name"], members, about["fitted_on"], ensemble)
+            is_whole = about["weights"] == ensemble.digest()
         except FileNotFoundError as error:
             raise UsageError(
                 f"{folder} does not say which tables its ensemble reads (no members.json): "
                 f"featkit ensemble-fit writes it"
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{folder}: a damaged ensemble ({error})") from error
+            raise DamagedError(f"{folder}: a damaged ensemble ({one_line(error)})") from error
+        if not is_whole or len(members) != len(ensemble.widths_):
+            raise DamagedError(
+                f"{folder}: members.json is of another model than model.safetensors; the run that "
+                f"wrote them was stopped: run featkit ensemble-fit again, with --overwrite"
+            )
+        return found
 
-    def tables(self, store: Store) -> list[FeatureTable]:
-        """Return the tables of the models in a store.
+    def side(self, store: Store) -> Side:
+        """Return the images of a store, as the models see them.
 
         Raises:
-            UsageError: One is missing, or of another model.
+            UsageError: A table is missing, or of another model.
         """
-        return [member.find(store) for member in self.members]
+        return Side(store, [member.find(store) for member in self.members])
 
-    def is_in(self, store: Store, found_by: FoundBy) -> bool:
-        """Say whether ψ is in a store.
+    def check_place(self, side: Side, found_by: FoundBy) -> None:
+        """Refuse a store that has something else under the name of ψ.
+
+        ψ of the same settings and features may be replaced: that is a run that goes on.
+
+        Raises:
+            ConflictError: It has.
+        """
+        there = find_table(side.store, self.table)
+        if there is None:
+            return
+        wanted, found = self._provenance(side, found_by, weights=None), there.provenance
+        if {**found, "backbone": {**found["backbone"], "weights": None}} != wanted:
+            raise _conflict(there)
+
+    def is_in(self, side: Side, found_by: FoundBy) -> bool:
+        """Say whether this very ψ is in a store.
 
         Raises:
             ConflictError: Something else is, under its name.
         """
-        return is_made(store, self.table, fingerprint(self._provenance(store, found_by)))
+        there = find_table(side.store, self.table)
+        if there is None:
+            return False
+        provenance = self._provenance(side, found_by, self.ensemble.digest())
+        if there.key != fingerprint(provenance):
+            raise _conflict(there)
+        return True
 
-    def write(self, store: Store, psi: Floats, found_by: FoundBy, overwrite: bool = False) -> None:
+    def write(self, side: Side, psi: Floats, found_by: FoundBy) -> None:
         """Write ψ into a store; images that some model lacks are NaN there.
 
         Args:
-            store: Of the images.
-            psi: Of the others, in row order.
+            side: The images.
+            psi: Of the readable ones, in row order.
             found_by: How ψ was found.
-            overwrite: Whether to replace a table of this name.
 
         Raises:
-            ConflictError: There is one, made from something else.
             StoreError: The store cannot be written to.
         """
-        failures = unreadable(self.tables(store))
         rows: NDArray[np.float32] = psi
-        if failures:
-            rows = np.full((len(store), psi.shape[1]), np.nan, np.float32)
-            rows[[row for row in range(len(store)) if row not in failures]] = psi
+        if side.failures:
+            rows = np.full((len(side.store), psi.shape[1]), np.nan, np.float32)
+            rows[side.readable] = psi
         spec = TableSpec(
-            backbone=self.backbone,
+            backbone=PREFIX + self.name,
             tap=_TAP,
             pooling="none",
             spec=f"ensemble of {len(self.members)}",
-            provenance=self._provenance(store, found_by),
-            rows=len(store),
+            provenance=self._provenance(side, found_by, self.ensemble.digest()),
+            rows=len(side.store),
             row_shape=rows.shape[1:],
             dtype="float32",
         )
-        write_derived(store, spec, rows, failures, overwrite)
+        write_derived(side.store, spec, rows, side.failures)
 
-    def _provenance(self, store: Store, found_by: FoundBy) -> dict[str, Any]:
+    def _provenance(self, side: Side, found_by: FoundBy, weights: str | None) -> dict[str, Any]:
         settings = asdict(self.ensemble.settings())
         return {
             "backbone": {
                 "settings": settings,
                 "members": [asdict(member) for member in self.members],
                 "fitted_on": self.fitted_on,
+                "weights": weights,
             },
             "tap": _TAP,
             "pooling": "none",
             "preprocessing": None,
-            "samples": store.samples.manifest,
-            "features": [table.key for table in self.tables(store)],
+            "samples": side.store.samples.manifest,
+            "features": [table.key for table in side.tables],
             "found_by": found_by,
             "precision": settings["precision"],
             "dtype": "float32",
         }
+
+
+def _conflict(there: FeatureTable) -> ConflictError:
+    return ConflictError(
+        f"{there.path} is there, made from something else: choose another --name, or replace it "
+        f"with --overwrite"
+    )

@@ -35,12 +35,15 @@ _NEIGHBORS = 20
 _LOOKED_AT = 10_000
 """Images among which neighbours before and after are compared."""
 
+_ROUNDING = 1e-7
+"""Of the largest singular value; what is less is rounding of float32."""
+
 
 @dataclass(frozen=True)
 class StudyConfig:
     """Options of :func:`study`."""
 
-    k: tuple[int, ...] = option((1, 5, 20, 200), "Numbers of neighbours.", "sec. 4 and appendix")
+    k: tuple[int, ...] = option((1, 5, 20, 200), "Numbers of neighbours, one search for all.")
     linear: bool = option(
         False, "Also train the paper's linear classifiers on all features; minutes.", "appendix"
     )
@@ -51,6 +54,15 @@ class StudyConfig:
             raise UsageError(
                 f"k is {','.join(map(str, self.k)) or 'empty'}: give whole numbers, at least 1"
             )
+
+    def check(self, most: int, has_labels: bool) -> None:
+        """Refuse numbers of neighbours that a bank of ``most`` others has not.
+
+        Raises:
+            UsageError: No k is among them.
+        """
+        if has_labels and min(self.k) > most:
+            raise UsageError(f"k is {min(self.k)} and there are {most} images to find: lower it")
 
 
 @dataclass(frozen=True)
@@ -88,19 +100,19 @@ def study(
     Returns:
         Tables ``knn`` (features, k, top1 by majority vote, low, high: its 95 % interval, p: of the
         exact paired test against ψ), ``recovery`` (model, and its mean cosine after_warmup, final,
-        inference), ``stages`` (the same a row a number), ``linear`` (features, weight_decay, top1,
-        low, high, p). Arrays ``moved`` (‖ψ - ψ0‖ / ‖ψ0‖ of each image of the bank),
-        ``changed_neighbors``, ``singular_values/…`` and ``maximum_similarity/…`` of ψ and the
-        start. Scalars: their medians, ``mean_similarity…`` over pairs of the bank.
+        inference), ``stages`` (the same, a number a row), ``linear`` (features, weight_decay, top1,
+        low, high, p). Arrays ``moved`` (‖ψ - ψ0‖ / ‖ψ0‖ of the images of the bank whose ψ0 is not
+        0), ``changed_neighbors`` (share of the 20 nearest, for 10,000 images of the bank),
+        ``singular_values/…`` and ``maximum_similarity/…`` of ψ and the start. Scalars: median of
+        ``moved``, mean of ``changed_neighbors``, medians of ``maximum_similarity``, and
+        ``mean_similarity_…`` over pairs of the bank.
 
-    Raises:
-        UsageError: No k is below the number of images.
     """
     result = Result("ensemble-fit", {})
     result.tables["knn"] = []
     start = ensemble.start(bank.models)
     if split is None:
-        result.notes.append("no labels: neighbours are not judged")
+        result.notes.append("not one label a sample: neighbours are not judged")
     else:
         _judge_neighbors(result, _features(names, bank, queries), split, config)
         if config.linear:
@@ -134,8 +146,6 @@ def _judge_neighbors(
 ) -> None:
     most = len(split.bank_labels) - split.leave_one_out
     ks = [k for k in dict.fromkeys(config.k) if k <= most]
-    if not ks:
-        raise UsageError(f"k is {min(config.k)} and there are {most} images to find: lower it")
     if len(ks) < len(set(config.k)):
         result.notes.append(f"k above {most} is left out: the bank has no more images")
     right: dict[str, Right] = {}
@@ -150,19 +160,15 @@ def _judge_neighbors(
         for name, found in right.items()
         for k in ks
     ]
-    result.figures.append(
-        Figure(
-            "knn",
-            "line",
-            "knn",
-            "Nearest-neighbour accuracy",
-            "k",
-            "top1",
-            hue="features",
-            interval=("low", "high"),
-            log_x=True,
+    interval, what = ("low", "high"), "Nearest-neighbour accuracy"
+    if len(ks) == 1:
+        title = f"{what}, k = {ks[0]}"
+        picture = Figure("knn", "bar", "knn", title, "features", "top1", interval=interval)
+    else:
+        picture = Figure(
+            "knn", "line", "knn", what, "k", "top1", "features", interval=interval, log_x=True
         )
-    )
+    result.figures.append(picture)
 
 
 def _share(right: NDArray[np.bool_], ours: NDArray[np.bool_], name: str) -> dict[str, Any]:
@@ -245,7 +251,10 @@ def _tell_shape(
     """Spectrum and similarities of ψ beside those of its start."""
     start, learned = bank
     for name, x in ((ensemble.init_, start), ("ensemble", learned.psi)):
-        result.arrays[f"singular_values/{name}"] = singular_values(x)
+        values = singular_values(x)
+        result.arrays[f"singular_values/{name}"] = np.where(
+            values > _ROUNDING * values[0], values, 0
+        )
         if len(x) > 1:
             result.scalars[f"mean_similarity_{name}"] = mean_pairwise_similarity(x)
     kept = "ψ restricted to 0 and above" if ensemble.non_negative else "ψ unrestricted"

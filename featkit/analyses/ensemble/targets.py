@@ -69,11 +69,12 @@ class Targets:
     def __len__(self) -> int:
         return len(self._arrays[0])
 
-    def read(self, index: Tensor) -> list[Tensor]:
+    def read(self, index: Tensor, where: str = "") -> list[Tensor]:
         """Return rows of every model, normalised.
 
         Args:
             index: (b).
+            where: What to add to the model's name in messages.
 
         Returns:
             m tensors (b, d_j), float32.
@@ -83,7 +84,7 @@ class Targets:
         """
         rows = index.numpy()
         return [
-            torch.from_numpy(unit_rows(x[rows], name=f"model {j}").array)
+            torch.from_numpy(unit_rows(x[rows], name=f"model {j}{where}").array)
             for j, x in enumerate(self._arrays)
         ]
 
@@ -91,7 +92,8 @@ class Targets:
         """Yield consecutive rows with their place, as :meth:`read`."""
         for start in range(0, len(self), _BLOCK):
             place = slice(start, min(start + _BLOCK, len(self)))
-            yield place, self.read(torch.arange(place.start, place.stop))
+            where = f" from row {start:,}" if start else ""
+            yield place, self.read(torch.arange(place.start, place.stop), where)
 
     def average(self, start: Tensor) -> None:
         """Write ψ0_i = Σ_j z_i^j / ‖Σ_j z_i^j‖, (n, d), into ``start``; 0 where the sum is.
@@ -123,8 +125,11 @@ class Targets:
 
 def _matrix(x: Any, j: int) -> NDArray[Any]:
     """Return rows without reading them: tables are mapped into memory."""
-    array = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
-    array = array.numpy() if hasattr(array, "numpy") else np.asarray(array)
+    if isinstance(x, Tensor):
+        x = x.detach().cpu()
+        array = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    else:
+        array = x.numpy() if hasattr(x, "numpy") else np.asarray(x)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise UsageError(
             f"the features of model {j} are {array.dtype} {array.shape}: give real numbers (n, d)"
