@@ -14,7 +14,7 @@ from typing import Any
 
 import featkit
 from benchmarks.harness import command_line, save
-from featkit.analyses.ensemble.run import discard_state, fit_ensemble
+from featkit.analyses.ensemble.run import fit_ensemble
 from featkit.analyses.ensemble.study import StudyConfig
 from featkit.report.figures import draw_figures
 
@@ -40,8 +40,6 @@ def fitted(given: argparse.Namespace, preset: str, seed: int) -> dict[str, Any]:
             overwrite=True,
         )
         draw_figures(result, folder)
-        result.save(folder)
-        discard_state(folder)
     found: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return found
 
@@ -112,7 +110,7 @@ def main() -> None:
     parser.add_argument("--presets", default="paper-stable,best")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--linear", action="store_true", help="train linear classifiers too, for the first seed")
+    parser.add_argument("--linear", action="store_true", help="linear classifiers for one seed too")
     given = parser.parse_args()
     bank, queries = (len(featkit.open_store(path)) for path in (given.train, given.test))
     sized = f"{bank:,} bank, {queries:,} queries"

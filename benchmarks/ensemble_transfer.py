@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("name", help="of the models together")
     parser.add_argument("store", type=Path, metavar="STORE", help="other images, with labels")
     parser.add_argument("fits", type=Path, metavar="WORK", help="of benchmarks.ensemble_knn")
-    parser.add_argument("--preset", default="paper-stable")
+    parser.add_argument("--presets", default="paper-stable,best")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     store = featkit.open_store(given.store)
@@ -66,9 +67,9 @@ def main() -> None:
         top1 = {k: float(found[k].mean()) for k in K}
         details.append({"features": what, "top1": top1, "p": p, **facts})
 
-    for seed in range(given.seeds):
-        stored = StoredEnsemble.load(given.fits / f"{given.name}-{given.preset}-{seed}")
-        models = [table.numpy() for table in stored.tables(store)]
+    for preset, seed in itertools.product(given.presets.split(","), range(given.seeds)):
+        stored = StoredEnsemble.load(given.fits / f"{given.name}-{preset}-{seed}")
+        models = stored.side(store).features()
         x, y = [model[bank] for model in models], [model[queries] for model in models]
         if not baselines:
             for member, one, other in zip(stored.members, x, y, strict=True):
@@ -83,10 +84,10 @@ def main() -> None:
                     baselines[how] = found
         frozen = stored.ensemble
         found = right(frozen.transform(x), frozen.transform(y))
-        add(f"ψ, φ frozen (seed {seed})", found, seed=seed, recovery=frozen.recovery_)
-        here = featkit.EnsembleRepresentation.from_preset(given.preset, random_state=seed).fit(x)
+        add(f"ψ ({preset}), φ frozen (seed {seed})", found, recovery=frozen.recovery_)
+        here = featkit.EnsembleRepresentation.from_preset(preset, random_state=seed).fit(x)
         found = right(here.embedding_, here.transform(y))
-        add(f"ψ, φ fitted there (seed {seed})", found, seed=seed, recovery=here.recovery_)
+        add(f"ψ ({preset}), φ fitted there (seed {seed})", found, recovery=here.recovery_)
     save(
         f"ensemble_transfer_{given.name}",
         command_line(parser, given),
