@@ -36,6 +36,9 @@ STYLE: Any = {
 }
 
 T = TypeVar("T")
+_ASIDE = 1.04
+"""Factor between neighbouring lines on a logarithmic axis."""
+
 Drawer = Callable[[Axes, Figure, Result], None]
 DRAWERS: Registry[Drawer] = Registry("kind of figure")
 
@@ -148,8 +151,10 @@ def _draw_bars(axes: Axes, figure: Figure, result: Result) -> None:
 
 def _draw_lines(axes: Axes, figure: Figure, result: Result) -> None:
     groups = _groups(figure, result)
-    for group, rows, colour in _coloured(groups):
-        xs, ys = [row[figure.x] for row in rows], [row[figure.y] for row in rows]
+    for number, (group, rows, colour) in enumerate(_coloured(groups)):
+        aside = number - (len(groups) - 1) / 2 if figure.log_x and figure.interval else 0
+        xs = [row[figure.x] * _ASIDE**aside for row in rows]  # or intervals hide each other
+        ys = [row[figure.y] for row in rows]
         axes.plot(xs, ys, "o-", color=colour, label=group, markersize=4)
         lower, upper = _bounds(figure, rows)
         axes.errorbar(xs, (lower + upper) / 2, yerr=(upper - lower) / 2, fmt="none", ecolor=colour)
