@@ -17,6 +17,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
@@ -274,6 +275,16 @@ def test_models_of_other_widths_have_no_average(tmp_path: Path) -> None:
     }  # fmt: skip
     assert "singular_values/pca" in result.arrays
     assert store["ensemble-two"].shape == (400, 6)
+
+
+def test_the_best_preset_starts_from_principal_components(train: Store, tmp_path: Path) -> None:
+    best = EnsembleRepresentation.from_preset("best", epochs=4, batch_size=50, warmup=1.0)
+    result = fit_ensemble(train, tmp_path / "three", best)
+    assert (result.scalars["start"], result.scalars["width"]) == ("pca", 12)
+    units = np.hstack([normalize(features(j, TRAIN).astype(float)) for j in range(3)])
+    start = normalize(PCA(12, svd_solver="full").fit_transform(units))
+    found = train["ensemble-three"].numpy()
+    np.testing.assert_allclose(found @ found.T, start @ start.T, atol=1e-4)
 
 
 def test_standing_still_is_said(train: Store, tmp_path: Path) -> None:
