@@ -287,6 +287,15 @@ def test_the_best_preset_starts_from_principal_components(train: Store, tmp_path
     np.testing.assert_allclose(found @ found.T, start @ start.T, atol=1e-4)
 
 
+def test_features_whose_mean_similarity_is_not_positive(tmp_path: Path) -> None:
+    train = make_store(tmp_path / "train", TRAIN, change=lambda _, x: -x)
+    test = make_store(tmp_path / "test", TEST)
+    result = fit_ensemble(train, tmp_path / "e", learner(), test)
+    assert "maximum_similarity/average" not in result.arrays
+    assert any(note.startswith("average: the mean similarity") for note in result.notes)
+    assert {row["last_layer"] for row in result.tables["recovery"]} == {"linear"}
+
+
 def test_standing_still_is_said(train: Store, tmp_path: Path) -> None:
     result = fit_ensemble(train, tmp_path / "still", learner(warmup=1.0))
     assert result.scalars["moved"] == 0

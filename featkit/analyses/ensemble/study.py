@@ -103,7 +103,8 @@ def study(
         inference), ``stages`` (the same, a number a row), ``linear`` (features, weight_decay, top1,
         low, high, p). Arrays ``moved`` (‖ψ - ψ0‖ / ‖ψ0‖ of the images of the bank whose ψ0 is not
         0), ``changed_neighbors`` (share of the 20 nearest, for 10,000 images of the bank),
-        ``singular_values/…`` and ``maximum_similarity/…`` of ψ and the start. Scalars: median of
+        ``singular_values/…`` and ``maximum_similarity/…`` of ψ and the start; the latter not where
+        ψ starts from principal components, whose mean similarity is 0. Scalars: median of
         ``moved``, mean of ``changed_neighbors``, medians of ``maximum_similarity``, and
         ``mean_similarity_…`` over pairs of the bank.
 
@@ -268,7 +269,7 @@ def _tell_shape(
             "singular value",
         )
     )
-    if queries is None:
+    if queries is None or ensemble.init_ == "pca":
         return
     asked = ensemble.start(queries.models)
     for name, x, y in ((ensemble.init_, start, asked), ("ensemble", learned.psi, queries.psi)):
@@ -276,17 +277,16 @@ def _tell_shape(
             found = normalised_maximum_similarity(y, x)
         except UsageError as error:
             result.notes.append(f"{name}: {error}")
-            continue
+            return
         result.arrays[f"maximum_similarity/{name}"] = found
         result.scalars[f"maximum_similarity_{name}"] = float(np.median(found))
-    if any(name.startswith("maximum_similarity/") for name in result.arrays):
-        result.figures.append(
-            Figure(
-                "maximum_similarity",
-                "histogram",
-                "maximum_similarity",
-                "Similarity to the nearest image, by the mean one",
-                "max cosine / mean cosine",
-                "images",
-            )
+    result.figures.append(
+        Figure(
+            "maximum_similarity",
+            "histogram",
+            "maximum_similarity",
+            "Similarity to the nearest image, by the mean one",
+            "max cosine / mean cosine",
+            "images",
         )
+    )
