@@ -81,6 +81,8 @@ def ensemble_fit(
     folder, pattern = split_selector(train)
     if pattern is not None and features:
         raise UsageError(f"{train}: names tables, and so does --features; give one of them")
+    if test is not None and split_selector(test)[1] is not None:
+        raise UsageError(f"--test {test}: give the store alone; its tables are those of TRAIN")
     judged = {field: given.pop(field) for field in ("k", "linear")}
     changes = {
         field: value

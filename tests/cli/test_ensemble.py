@@ -98,6 +98,7 @@ def test_a_preset_gives_way_to_what_is_said(tmp_path: Path) -> None:
         (["--name", "../x"], "name '../x': use letters, digits"),
         (["--name", ""], "name '': use letters, digits"),
         (["--test", "nowhere"], "nowhere"),
+        (["--test", "store:sharp"], "--test store:sharp: give the store alone"),
         (["--init", "average", "--width", "5"], "use init pca"),
     ],
 )
@@ -114,6 +115,17 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_train_may_name_its_tables(tmp_path: Path) -> None:
+    train = make(tmp_path / "train", 30, 0)
+    done = run_featkit("ensemble-fit", f"{train}:sharp", "-o", tmp_path / "one", *QUICK)
+    assert "individual:sharp/fc" in done.stdout
+    assert "blunt" not in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(f"{train}:ensemble-one {train}:ensemble-one")
+    both = ["--features", "blunt", "-o", tmp_path / "two"]
+    refused = run_featkit("ensemble-fit", f"{train}:sharp", *both, *QUICK)
+    assert "names tables, and so does --features" in refused.stderr
+
+
 def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     train = make(tmp_path / "train", 30, 0)
     manifest = open_store(train).samples.manifest
@@ -125,7 +137,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     done = run_featkit("ensemble-fit", train, "-o", tmp_path / "out", *QUICK)
     assert done.returncode == 2
-    assert "model" in done.stderr
+    assert "1 of 30 rows of model 0 hold NaN or infinity" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
