@@ -451,6 +451,13 @@ def test_a_row_that_is_not_finite_is_named_by_its_number() -> None:
         EnsembleRepresentation(epochs=1).fit(features)
 
 
+def test_few_images_have_few_principal_components() -> None:
+    few = [x[:3] for x in models(9, 8, 5)]
+    assert EnsembleRepresentation(epochs=1).fit_transform(few).shape == (3, 3)
+    with pytest.raises(UsageError, match="width 4: the features of 3 images"):
+        EnsembleRepresentation(epochs=1, width=4).fit(few)
+
+
 def test_half_of_an_odd_number_of_epochs() -> None:
     found = [EnsembleRepresentation(epochs=n).settings().warmup_epochs for n in (1, 2, 3, 5, 7)]
     assert found == [1, 1, 2, 3, 4]

@@ -60,7 +60,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         depth: Layers of each φ_j (sec. 3; fig. 10 varies it from 1 to 8).
         hidden: Dimensions between layers; None for those of the widest model (sec. 3, where ψ and
             all models have as many).
-        width: Dimensions of ψ; None for those of the models, or the widest one's where they differ.
+        width: Dimensions of ψ; None for those of the models, or the widest one's where they differ
+            (for ``pca`` no more than there are images).
         init: ``average`` (sec. 3), ``pca`` of the concatenation, or ``auto``: the average where all
             models and ψ have one width.
         last_layer: ``relu`` (sec. 3), ``linear``, or ``auto``: a ReLU for the models whose features
@@ -258,7 +259,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         self.init_ = "average" if can_average and settings.init != "pca" else "pca"
         self._pca: tuple[Tensor, ...] = ()
         if self.init_ == "pca":
-            self._pca = targets.principal_components(width)
+            most = min(width, len(targets)) if settings.width is None else width
+            self._pca = targets.principal_components(most)
 
     def _space(self) -> Space:
         if self.max_memory is None:
