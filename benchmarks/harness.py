@@ -80,7 +80,8 @@ def command_line(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
         if action.dest == "help" or value in (None, action.default):
             continue
         shown = action.metavar if isinstance(value, Path) else value
-        parts.append(f"{action.option_strings[0]} {shown}" if action.option_strings else str(shown))
+        flag = action.option_strings[0] if action.option_strings else ""
+        parts.append(flag if value is True else f"{flag} {shown}".strip())
     return " ".join(parts)
 
 

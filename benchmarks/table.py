@@ -7,16 +7,19 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS
 
-_K = 20
+STUDIES = ("ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_")
+"""Beginnings of the results that have no targets, a table each."""
 
 
 def rows() -> str:
-    """Return the claims of every result as one Markdown table."""
+    """Return the claims of every result with targets as one Markdown table."""
     lines = [
         "| claim | measured | target | met | how large | command |",
         "|---|---|---|---|---|---|",
     ]
     for path in sorted(RESULTS.glob("*.json")):
+        if path.name.startswith(STUDIES):
+            continue
         result = json.loads(path.read_text())
         for claim in result["claims"]:
             met = {True: "yes", False: "**no**", None: "—"}[claim["met"]]
@@ -30,6 +33,17 @@ def rows() -> str:
     return "\n".join(lines) + "\n\nMeasured on: " + "; ".join(sorted(machines)) + ".\n"
 
 
+def studies() -> str:
+    """Return the studies of ensembles, a table each."""
+    parts = []
+    for path in sorted(RESULTS.glob("ensemble_*_*.json"), key=lambda path: path.stem):
+        result = json.loads(path.read_text())
+        lines = [f"`{result['command']}`", "", "| | accuracy | |", "|---|---|---|"]
+        lines += [f"| {c['what']} | {c['measured']} | {c['sized']} |" for c in result["claims"]]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
 def accuracies() -> str:
     """Return the table of the project's README."""
     result = json.loads((RESULTS / "cifar10.json").read_text())
@@ -39,32 +53,36 @@ def accuracies() -> str:
 
 
 def ensembles() -> str:
-    """Return the table of ensembles of the project's README, at 20 neighbours."""
+    """Return the table of ensembles of the project's README."""
     sets = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("ensemble_knn_*.json"))]
     presets = list(dict.fromkeys(fit["preset"] for found in sets for fit in found["fits"]))
+    learned_by = " | ".join(f"ψ, {preset}" for preset in presets)
     lines = [
-        f"| models | best of them | average | concat | {' | '.join(f'ψ, {p}' for p in presets)} |",
-        f"|---|---|---|---|{'---|' * len(presets)}",
+        f"| models | k | best of them | average | concat | {learned_by} |",
+        f"|---|---|---|---|---|{'---|' * len(presets)}",
     ]
     for found in sets:
-        rows = [row for row in found["fits"][0]["knn"] if row["k"] == _K]
-        top1 = {row["features"]: f"{row['top1']:.2%}" for row in rows}
-        best = max(row["top1"] for row in rows if row["features"].startswith("individual:"))
-        learned: dict[str, list[str]] = {preset: [] for preset in presets}
-        for fit in found["fits"]:
-            learned[fit["preset"]] += [
-                f"{row['top1']:.2%}"
-                for row in fit["knn"]
-                if row["k"] == _K and row["features"] == "ensemble"
-            ]
-        cells = [", ".join(found["models"]), f"{best:.2%}"]
-        cells += [top1.get(how, "—") for how in ("average", "concat")]
-        cells += [", ".join(values) or "—" for values in learned.values()]
-        lines.append(f"| {' | '.join(cells)} |")
+        models = ", ".join(model.partition("/")[0] for model in found["models"])
+        for k in dict.fromkeys(row["k"] for row in found["fits"][0]["knn"]):
+            rows = [row for row in found["fits"][0]["knn"] if row["k"] == k]
+            top1 = {row["features"]: f"{row['top1']:.2%}" for row in rows}
+            best = max(row["top1"] for row in rows if row["features"].startswith("individual:"))
+            learned: dict[str, list[str]] = {preset: [] for preset in presets}
+            for fit in found["fits"]:
+                learned[fit["preset"]] += [
+                    f"{row['top1']:.2%}"
+                    for row in fit["knn"]
+                    if row["k"] == k and row["features"] == "ensemble"
+                ]
+            cells = [models, str(k), f"{best:.2%}"]
+            cells += [top1.get(how, "—") for how in ("average", "concat")]
+            cells += [", ".join(values) or "—" for values in learned.values()]
+            lines.append(f"| {' | '.join(cells)} |")
+            models = ""
     commands = "; ".join(f"`{found['command']}`" for found in sets)
     return (
         "\n".join(lines)
-        + f"\n\nMade by {commands}; other k, intervals and paired tests: "
+        + f"\n\nMade by {commands}; intervals and paired tests: "
         + ("[`benchmarks/README.md`](benchmarks/README.md).\n")
     )
 
@@ -80,5 +98,6 @@ def fill(page: Path, name: str, text: str) -> None:
 
 if __name__ == "__main__":
     fill(RESULTS.parent / "README.md", "table", rows())
+    fill(RESULTS.parent / "README.md", "studies", studies())
     fill(RESULTS.parents[1] / "README.md", "cifar10", accuracies())
     fill(RESULTS.parents[1] / "README.md", "ensembles", ensembles())
