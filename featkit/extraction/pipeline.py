@@ -30,7 +30,7 @@ from featkit.store.reader import Store, open_store
 from featkit.store.runs import log_run
 from featkit.store.samples import write_samples
 from featkit.store.schema import SAMPLES_FILE
-from featkit.store.writer import PartialTable, sweep, unfinished_tables, writing
+from featkit.store.writer import PartialTable, remains, sweep, unfinished_tables, writing
 
 
 @dataclass
@@ -164,7 +164,8 @@ def run_plan(plan: Plan, progress: bool = False) -> Summary:
     device = choose_device(plan.options.device)
     plan.check_disk()
     summary = Summary(notes=plan.notes)
-    if plan.jobs or plan.relabels or not (plan.store / SAMPLES_FILE).exists():
+    is_new = not (plan.store / SAMPLES_FILE).exists()
+    if plan.jobs or plan.relabels or is_new or remains(plan.store):
         with writing(plan.store):
             refresh(plan)
             sweep(plan.store, {s.key for j in plan.jobs if j.precision for s in j.resolved()})

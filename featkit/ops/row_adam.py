@@ -78,7 +78,7 @@ class RowAdam:
         self.rows = rows
         self.settings = settings
         self.rule = rule
-        self.first, self.second = zeros(*rows.shape), zeros(*rows.shape)
+        self.first, self.second = (zeros(*rows.shape).to(rows.dtype) for _ in range(2))
         self.least = least
         self.steps = 0
         self.last = torch.zeros(len(rows), dtype=torch.int64)

@@ -308,19 +308,27 @@ def drop(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def sweep(store: Path, pending: Collection[str]) -> None:
-    """Delete what crashes have left: parts of tables that are there, and parts without a plan.
+def remains(store: Path, pending: Collection[str] = ()) -> list[Path]:
+    """List what crashes have left: parts of tables that are there, and parts without a plan.
 
     Args:
-        store: The store's folder, whose lock is held.
+        store: The store's folder.
         pending: Keys of tables that are about to be made, even where they are there.
     """
     known = {unfinished.folder: unfinished for unfinished in unfinished_tables(store)}
+    found = []
     for folder in sorted((store / PARTIAL_FOLDER).glob("*")):
         begun = known.get(folder)
         is_made = begun is not None and _key_of(store / f"{begun.name}.h5") == folder.name
         if begun is None or (is_made and folder.name not in pending):
-            drop(folder)
+            found.append(folder)
+    return found
+
+
+def sweep(store: Path, pending: Collection[str]) -> None:
+    """Delete what crashes have left; see :func:`remains`. The store's lock is held."""
+    for folder in remains(store, pending):
+        drop(folder)
 
 
 def _key_of(path: Path) -> str | None:

@@ -330,6 +330,10 @@ def test_leftovers_of_a_crash_are_swept(
     extract(photos, tmp_path / "s", taps="layer1")
     assert list((tmp_path / "s" / ".partial").iterdir()) == []
     assert len(store.tables()) == 2
+    # even where nothing else is to do
+    half_dropped.mkdir()
+    extract(photos, tmp_path / "s", taps="layer1")
+    assert list((tmp_path / "s" / ".partial").iterdir()) == []
 
 
 def test_a_killed_overwrite_goes_on_too(
