@@ -15,6 +15,7 @@ from featkit_cli.main import cli
 
 from featkit.analyses.ensemble.representation import PRESETS, EnsembleRepresentation
 from featkit.store.reader import open_store
+from tests.cli.conftest import Run
 from tests.conftest import run_featkit
 from tests.store.conftest import make_samples, make_table
 
@@ -75,13 +76,13 @@ def test_every_setting_is_an_option_with_the_estimators_default() -> None:
     assert list(options["preset"].type.choices) == list(PRESETS)  # type: ignore[attr-defined]
 
 
-def test_a_preset_gives_way_to_what_is_said(tmp_path: Path) -> None:
+def test_a_preset_gives_way_to_what_is_said(run: Run, tmp_path: Path) -> None:
     train = make(tmp_path / "train", 30, 0)
     for extra, wanted in (([], "usual"), (["--last-bias", "mean"], "mean")):
         command = ["--preset", "paper", "-o", tmp_path / wanted, "--json", *QUICK, *extra]
-        done = run_featkit("ensemble-fit", train, *command)
-        assert json.loads(done.stdout)["config"]["last_bias"] == wanted
-        assert json.loads(done.stdout)["config"]["epochs"] == 3
+        _, out, _ = run("ensemble-fit", train, *command)
+        assert json.loads(out)["config"]["last_bias"] == wanted
+        assert json.loads(out)["config"]["epochs"] == 3
 
 
 @pytest.mark.parametrize(
@@ -103,30 +104,30 @@ def test_a_preset_gives_way_to_what_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
-    options: list[str], message: str, tmp_path: Path
+    options: list[str], message: str, run: Run, tmp_path: Path
 ) -> None:
     train = make(tmp_path / "train", 30, 0)
-    done = run_featkit("ensemble-fit", train, "-o", tmp_path / "out", "--quiet", *options)
-    assert done.returncode in (1, 2)
-    assert message in done.stderr
-    assert done.stderr.startswith("featkit: ")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+    status, out, err = run("ensemble-fit", train, "-o", tmp_path / "out", "--quiet", *options)
+    assert status in (1, 2)
+    assert message in err
+    assert err.startswith("featkit: ")
+    assert err.count("\n") == 1
+    assert out == ""
     assert not (tmp_path / "out").exists()
 
 
-def test_train_may_name_its_tables(tmp_path: Path) -> None:
+def test_train_may_name_its_tables(run: Run, tmp_path: Path) -> None:
     train = make(tmp_path / "train", 30, 0)
-    done = run_featkit("ensemble-fit", f"{train}:sharp", "-o", tmp_path / "one", *QUICK)
-    assert "individual:sharp/fc" in done.stdout
-    assert "blunt" not in done.stdout
-    assert done.stdout.splitlines()[-1].endswith(f"{train}:ensemble-one {train}:ensemble-one")
+    _, out, _ = run("ensemble-fit", f"{train}:sharp", "-o", tmp_path / "one", *QUICK)
+    assert "individual:sharp/fc" in out
+    assert "blunt" not in out
+    assert out.splitlines()[-1].endswith(f"{train}:ensemble-one {train}:ensemble-one")
     both = ["--features", "blunt", "-o", tmp_path / "two"]
-    refused = run_featkit("ensemble-fit", f"{train}:sharp", *both, *QUICK)
-    assert "names tables, and so does --features" in refused.stderr
+    _, _, err = run("ensemble-fit", f"{train}:sharp", *both, *QUICK)
+    assert "names tables, and so does --features" in err
 
 
-def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_features_that_are_not_finite_are_refused(run: Run, tmp_path: Path) -> None:
     train = make(tmp_path / "train", 30, 0)
     manifest = open_store(train).samples.manifest
     bad = np.ones((30, 6), np.float32)
@@ -135,10 +136,10 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     place = content.rindex(np.float32(1).tobytes() * 6)
     content[place : place + 4] = np.float32(np.inf).tobytes()
     path.write_bytes(content)
-    done = run_featkit("ensemble-fit", train, "-o", tmp_path / "out", *QUICK)
-    assert done.returncode == 2
-    assert "1 of 30 rows of model 0 hold NaN or infinity" in done.stderr
-    assert done.stderr.count("\n") == 1
+    status, _, err = run("ensemble-fit", train, "-o", tmp_path / "out", *QUICK)
+    assert status == 2
+    assert "1 of 30 rows of model 0 hold NaN or infinity" in err
+    assert err.count("\n") == 1
 
 
 def test_stopped_by_the_keyboard(tmp_path: Path) -> None:
