@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -60,22 +62,19 @@ def main() -> None:
             f"{rows:,}": learner([x[:rows] for x in features], Space(None)) for rows in SIZES
         }
         learners[f"{SIZES[-1]:,} mapped"] = learner(features, Space(0, folder))
-        order = torch.Generator().manual_seed(0)
+        orders = {
+            name: itertools.cycle(torch.split(torch.randperm(len(one.targets)), BATCH)[:-1])
+            for name, one in learners.items()
+        }
 
-        def run(one: Learner) -> float:
-            count = len(one.targets)
+        def run(name: str) -> float:
             started = time.perf_counter()
             for _ in range(STEPS):
-                one.step(torch.randperm(count, generator=order)[:BATCH], moves=True)
-            drawing = time.perf_counter()
-            for _ in range(STEPS):
-                torch.randperm(count, generator=order)
-            drawn = time.perf_counter() - drawing
-            return (drawing - started - drawn) / (STEPS * BATCH) * 1e6
+                learners[name].step(next(orders[name]), moves=True)
+            return (time.perf_counter() - started) / (STEPS * BATCH) * 1e6
 
         figures = interleaved(
-            {name: lambda one=one: run(one) for name, one in learners.items()},  # type: ignore[misc]
-            given.repeats,
+            {name: functools.partial(run, name) for name in learners}, given.repeats
         )
     smallest = figures[f"{SIZES[0]:,}"]
     sized = (
