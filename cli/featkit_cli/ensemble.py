@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from featkit.analyses.ensemble.representation import PRESETS
+from featkit.analyses.ensemble.representation import PRESETS, EnsembleRepresentation
 from featkit.analyses.ensemble.settings import Settings
 from featkit.analyses.ensemble.study import StudyConfig
 from featkit_cli.analysis import CommaSeparated, options, show_result
@@ -71,7 +71,6 @@ def ensemble_fit(
 
     It is written back into TRAIN and the store of --test, where every analysis can read it.
     """
-    from featkit.analyses.ensemble.representation import EnsembleRepresentation
     from featkit.analyses.ensemble.run import fit_ensemble
     from featkit.errors import UsageError
     from featkit.store.reader import open_store
@@ -104,14 +103,12 @@ def ensemble_fit(
     )
     show_result(result, output, as_json, _accuracy_by_k(result))
     if not as_json:
+        command = ["ls", str(folder)]
         if result.tables["knn"]:
             click.echo("* the ensemble is better, ° worse (paired test, 5 %)")
-        backbone = result.provenance["table"].partition("/")[0]
-        sides = [f"{side}:{backbone}" for side in (folder, test or folder)]
-        is_judged = bool(result.tables["knn"])
-        click.echo(
-            f"next: featkit {shlex.join(['knn', *sides] if is_judged else ['ls', str(folder)])}"
-        )
+            backbone = result.provenance["table"].partition("/")[0]
+            command = ["knn", *(f"{side}:{backbone}" for side in (folder, test or folder))]
+        click.echo(f"next: featkit {shlex.join(command)}")
 
 
 ensemble_fit.params += options(StudyConfig) + options(Settings)

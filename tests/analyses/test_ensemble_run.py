@@ -55,9 +55,7 @@ def learner(**settings: Any) -> EnsembleRepresentation:
     return EnsembleRepresentation(**{"epochs": 4, "batch_size": 50, "lr": 3e-3, **settings})
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

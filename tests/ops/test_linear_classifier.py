@@ -20,12 +20,7 @@ from featkit.ops.linear_classifier import LinearEvaluation, train_softmax
 DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def blobs(n, d=6, c=4, spread=1.0, seed=0):

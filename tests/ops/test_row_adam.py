@@ -13,13 +13,7 @@ from featkit.ops.row_adam import AdamSettings, RowAdam
 FAST = AdamSettings(lr=1e-2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small operations in two threads take milliseconds where other work keeps the cores busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def problem(n, w=16, dtype=torch.float64, seed=0):

@@ -192,7 +192,13 @@ def test_long_names_and_many_bars_enlarge_the_picture_not_squash_it(
 def test_a_table_without_values_is_an_empty_picture(kind: str, tmp_path: Path) -> None:
     rows = [{"net": "a", "top1": None}]
     figure = Figure("x", kind, "accuracy", "", "net", "top1")
-    draw_figures(Result("", {}, tables={"accuracy": rows}, figures=[figure]), tmp_path)
+    empty = Result("", {}, tables={"accuracy": rows}, figures=[figure])
+    (file,) = draw_figures(empty, tmp_path)
+    assert file == tmp_path / "x.png"
+    axes = Canvas().add_subplot()
+    DRAWERS[kind](axes, figure, empty)
+    assert not axes.patches
+    assert all(len(line.get_xdata()) == 0 for line in axes.lines)
 
 
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:

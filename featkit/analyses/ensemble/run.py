@@ -76,10 +76,12 @@ def fit_ensemble(
     config.check(int(bank.readable.sum()) - (queries is None), split is not None)
     _check_stores(stored, bank, queries, overwrite)
     _check_folder(folder, overwrite)
-    images = Images(bank.features(), _fit(ensemble, bank.features(), folder, overwrite))
+    models = bank.features()
+    images = Images(models, _fit(ensemble, models, folder, overwrite))
     asked = None
     if queries is not None:
-        asked = Images(queries.features(), ensemble.transform(queries.features()))
+        others = queries.features()
+        asked = Images(others, ensemble.transform(others))
     result = study(ensemble, short_names(tables), images, asked, split, config)
     _describe(result, stored, bank, queries, split, config)
     stored.save(folder)
