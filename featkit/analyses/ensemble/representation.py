@@ -304,10 +304,10 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
                 cosines = learner.run_epoch()
                 if learner.epochs == settings.warmup_epochs:
                     self.recovery_["after_warmup"] = learner.measure()
-                bar.set_postfix(loss=f"{1 - sum(cosines) / len(cosines):.4f}")
-                bar.update()
                 if kept is not None:
                     kept.write(self.recovery_)
+                bar.set_postfix(loss=f"{1 - sum(cosines) / len(cosines):.4f}")
+                bar.update()
         learner.bank.flush()
         self.recovery_["final"] = learner.measure()
         learner.mappers.requires_grad_(requires_grad=False)
