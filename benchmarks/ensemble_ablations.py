@@ -153,6 +153,7 @@ def main() -> None:
             kept.write_text(json.dumps(done))
             print(f"{what}: {done[what]}", file=sys.stderr)
     claims = []
+    done = {what: done[what] for what in ("average", "concat", *rows) if what in done}
     for what, row in done.items():
         sized = f"held-out: {percent(row['top1']['held-out'])}"
         if "recovery" in row:

@@ -16,6 +16,7 @@ import click
 
 from featkit.errors import FeatkitError, UsageError
 from featkit.registry import did_you_mean
+from featkit_cli.interrupts import lasting_interrupts
 
 COMMANDS = {
     "extract": ("featkit_cli.extract:extract", "Run images through backbones into a store."),
@@ -123,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        cli.main(given, prog_name="featkit", standalone_mode=False)
+        with lasting_interrupts():
+            cli.main(given, prog_name="featkit", standalone_mode=False)
     except (FeatkitError, click.ClickException) as error:
         if debug:
             raise

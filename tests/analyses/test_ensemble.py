@@ -85,9 +85,6 @@ class Literal:
                     second.step()
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture
 def orders(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The orders in which images are visited, as they are drawn."""

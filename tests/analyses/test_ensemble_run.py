@@ -55,9 +55,6 @@ def learner(**settings: Any) -> EnsembleRepresentation:
     return EnsembleRepresentation(**{"epochs": 4, "batch_size": 50, "lr": 3e-3, **settings})
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture
 def train(tmp_path: Path) -> Store:
     return make_store(tmp_path / "train", TRAIN)

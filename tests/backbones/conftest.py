@@ -8,14 +8,6 @@ from featkit.backbones.resolve import load_backbone
 from featkit.backbones.taps import Tap, TapRunner
 
 
-@pytest.fixture(scope="package", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def load():
     """Backbones by spec, each built and probed once."""

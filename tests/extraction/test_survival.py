@@ -186,26 +186,38 @@ def test_the_next_run_takes_up_the_parts_and_their_batch_size(
     assert_same_tables(store, undisturbed)
 
 
+KEYBOARD = """
+import os, pathlib, signal, threading, time
+
+def press():
+    while not list(pathlib.Path({store!r}).glob(".partial/*/part-*.h5")):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+# what a shell starts in the background is deaf to the keyboard, so that it has to be said
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Thread(target=press, daemon=True).start()
+from featkit_cli.main import main
+main({arguments!r})
+"""
+
+
 def test_stopped_by_the_keyboard(images: Path, undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    # what a shell starts in the background is deaf to the keyboard, so that it has to be said
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"from featkit_cli.main import main; main({command(images, store)[3:]!r})"
+    stopped = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            KEYBOARD.format(store=str(store), arguments=command(images, store)[3:]),
+        ],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment()
-    )
-    deadline = time.monotonic() + 120
-    while not listed(store, ".partial/*/part-*.h5"):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    message = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "stopped; the same command goes on" in message
-    assert "Traceback" not in message
+    assert stopped.returncode == 130
+    assert "stopped; the same command goes on" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
     subprocess.run(command(images, store), check=True, capture_output=True, env=environment())
     assert_same_tables(store, undisturbed)
 

@@ -20,9 +20,6 @@ from featkit.ops.linear_classifier import LinearEvaluation, train_softmax
 DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def blobs(n, d=6, c=4, spread=1.0, seed=0):
     """Gaussians that overlap, about means drawn once."""
     means = np.random.default_rng(123).standard_normal((c, d))

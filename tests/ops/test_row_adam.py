@@ -13,9 +13,6 @@ from featkit.ops.row_adam import AdamSettings, RowAdam
 FAST = AdamSettings(lr=1e-2)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def problem(n, w=16, dtype=torch.float64, seed=0):
     """Rows, and the directions that they are to take."""
     generator = torch.Generator().manual_seed(seed)

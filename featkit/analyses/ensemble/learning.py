@@ -99,7 +99,7 @@ class Learner:
         """Return all that a later run needs to go on, by name."""
         bank, adam = self.bank, self.optimizer.state_dict()["state"]
         counts = {"epochs": torch.tensor(self.epochs), "bank.steps": torch.tensor(bank.steps)}
-        rows = {name: getattr(bank, name) for name in _ROWS}
+        rows = {name: getattr(bank, name) for name in _ROWS} if bank.steps else {}  # still ψ0
         return (
             counts
             | {f"bank.{name}": value for name, value in rows.items()}
@@ -115,7 +115,7 @@ class Learner:
             read: Gives one.
         """
         self.epochs, self.bank.steps = int(read("epochs")), int(read("bank.steps"))
-        for name in _ROWS:
+        for name in _ROWS if self.bank.steps else ():
             getattr(self.bank, name).copy_(read(f"bank.{name}"))
         self.mappers.load_state_dict(
             {name: read(f"mappers.{name}") for name in self.mappers.state_dict()}
