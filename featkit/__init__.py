@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from featkit.data.sources import open_source
     from featkit.errors import FeatkitError
     from featkit.extraction.pipeline import extract
+    from featkit.ops.hyperspherical_energy import hyperspherical_energy
+    from featkit.ops.hyperspherical_loss import HypersphericalLoss
     from featkit.ops.knn_classifier import KNNClassifier
     from featkit.store.reader import FeatureTable, Store, open_store
 
@@ -24,11 +26,13 @@ _HOME = {
     "EnsembleRepresentation": "featkit.analyses.ensemble.representation",
     "FeatkitError": "featkit.errors",
     "FeatureTable": "featkit.store.reader",
+    "HypersphericalLoss": "featkit.ops.hyperspherical_loss",
     "KNNClassifier": "featkit.ops.knn_classifier",
     "Network": "featkit.backbones.base",
     "Preprocessing": "featkit.data.preprocessing",
     "Store": "featkit.store.reader",
     "extract": "featkit.extraction.pipeline",
+    "hyperspherical_energy": "featkit.ops.hyperspherical_energy",
     "load_backbone": "featkit.backbones.resolve",
     "open_source": "featkit.data.sources",
     "open_store": "featkit.store.reader",
@@ -39,12 +43,14 @@ __all__ = [
     "EnsembleRepresentation",
     "FeatkitError",
     "FeatureTable",
+    "HypersphericalLoss",
     "KNNClassifier",
     "Network",
     "Preprocessing",
     "Store",
     "__version__",
     "extract",
+    "hyperspherical_energy",
     "load_backbone",
     "open_source",
     "open_store",

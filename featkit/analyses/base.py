@@ -57,20 +57,24 @@ class Figure:
 
     Attributes:
         name: File stem.
-        kind: ``bar``, ``line``, ``heatmap``, ``histogram`` or ``curves`` (the values of each array
-            against their rank, index + 1, on a logarithmic axis; values up to 0 are left out).
-        data: What is drawn: the name of a table (``bar``, ``line``) or an array (``heatmap``), or
-            the PREFIX of all arrays called PREFIX/LABEL (``histogram``, ``curves``).
+        kind: ``bar``, ``line``, ``scatter``, ``heatmap``, ``histogram`` or ``curves`` (the values
+            of each array against their rank, index + 1, on a logarithmic axis; values up to 0 are
+            left out).
+        data: What is drawn: the name of a table (``bar``, ``line``, ``scatter``) or an array
+            (``heatmap``), or the PREFIX of all arrays called PREFIX/LABEL (``histogram``,
+            ``curves``).
         title: Over the picture.
-        x: Column on the horizontal axis (``bar``: of the bars' names); where arrays are drawn, the
-            axis title.
+        x: Column on the horizontal axis (``bar``: of the bars' names; ``line``: numbers or names);
+            where arrays are drawn, the axis title.
         y: Column of the values, rows without one being left out; where arrays are drawn, the title
             of the vertical axis.
         hue: Column that tells the lines or groups of bars apart.
         labels: Name of the array of tick labels of a heat map.
         interval: Columns of the lower and the upper bound of ``y`` (``bar``, ``line``); the bounds
             themselves, not their distance from ``y``.
-        log_x: Whether the horizontal axis of a ``line`` is logarithmic, each value of x a tick.
+        log_x: Whether the horizontal axis is logarithmic; that of a ``line`` has each value of x
+            as a tick.
+        where: Values that columns must have for a row to be drawn; None for all rows.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Figure:
     labels: str | None = None
     interval: tuple[str, str] | None = None
     log_x: bool = False
+    where: Mapping[str, Any] | None = None
 
 
 @dataclass

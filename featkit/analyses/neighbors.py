@@ -18,6 +18,7 @@ from featkit.analyses.base import (
     option,
     short_names,
 )
+from featkit.analyses.best_layer import pick_layers
 from featkit.analyses.sides import Split, kept_rows, pair_tables, split_samples
 from featkit.errors import UsageError
 from featkit.ops.combine import Combination, combine
@@ -37,6 +38,11 @@ class KNNConfig:
     temperature: float = option(0.07, "Of the dino vote.", "Caron et al. 2021, arXiv:2104.14294")
     combine: tuple[Combination, ...] = option(
         (), "Also judge all models together: average, concat, or both, each model L2-normalised."
+    )
+    taps: tuple[str, ...] = option(
+        (),
+        "Choose one layer a backbone among these by leave-one-out on TRAIN, and ask TEST of it "
+        "alone; all for every layer.",
     )
     device: str = option("auto", "auto, cpu or cuda.")
 
@@ -77,18 +83,25 @@ class KNN:
             inputs: ``train`` and ``test``, tables of the same names made by the same backbones.
 
         Returns:
-            Tables ``accuracy`` (features, vote, k, top1) and ``per_class`` (features, vote, k,
-            class, n, accuracy); arrays ``confusion/FEATURES/kK`` (classes, classes), rows the
-            true class; scalars ``bank``, ``queries``, ``classes``, ``unreadable``, ``in_both``
-            (queries whose very image is in the bank too) and ``leave_one_out``.
+            Tables ``accuracy`` (features, vote, k, top1), ``per_class`` (features, vote, k,
+            class, n, accuracy) and, where ``taps`` are given, ``layers`` (features, backbone,
+            score, chosen), the score being the leave-one-out accuracy on TRAIN, the mean over k;
+            arrays ``confusion/FEATURES/kK`` (classes, classes), rows the true class; scalars
+            ``bank``, ``queries``, ``classes``, ``unreadable``, ``in_both`` (queries whose very
+            image is in the bank too) and ``leave_one_out``.
 
         Raises:
             UsageError: The two sides do not belong together.
         """
         check_requirements(self.requires, inputs)
         pairs = pair_tables(inputs["train"], inputs["test"])
-        self._check_combinations(pairs)
         split = split_samples(pairs)
+        tried: list[dict[str, Any]] = []
+        if self.config.taps:
+            pairs, tried = pick_layers(
+                pairs, self.config.taps, lambda table: self._leave_one_out(table, split)
+            )
+        self._check_combinations(pairs)
         config, provenance = describe_run(self.config, inputs, ("faiss-cpu", "torch"))
         provenance["metric"] = "cosine"
         provenance["device"] = str(resolve_device(self.config.device))
@@ -102,6 +115,8 @@ class KNN:
         }
         result = Result("knn", config, counted, {"accuracy": [], "per_class": []})
         result.provenance = provenance
+        if tried:
+            result.tables["layers"] = tried
         result.arrays["classes"] = np.array(split.classes)
         for name, bank, queries in self._features(pairs, split):
             self._judge(name, bank, queries, split, result)
@@ -133,6 +148,25 @@ class KNN:
                     combine([kept_rows(test, split.query_rows) for _, test in pairs], how),
                 )
 
+    def _leave_one_out(self, table: FeatureTable, split: Split) -> float:
+        """Return the accuracy of a bank's rows among each other, the mean over k."""
+        bank = kept_rows(table, split.bank_rows)
+        votes = self._vote(bank, bank, split, exclude_self=True)
+        return float(np.mean([(found == split.bank_labels).mean() for found in votes.values()]))
+
+    def _vote(
+        self, bank: NDArray[Any], queries: NDArray[Any], split: Split, exclude_self: bool
+    ) -> dict[int, NDArray[np.int64]]:
+        """Return the class of each query for each k."""
+        config = self.config
+        similarities, rows = nearest_neighbors(
+            queries, bank, max(config.k), exclude_self=exclude_self, device=config.device
+        )
+        voters, count = split.bank_labels[rows], len(split.classes)
+        if config.vote == "majority":
+            return majority_vote(similarities, voters, count, config.k)
+        return dino_vote(similarities, voters, count, config.k, temperature=config.temperature)
+
     def _judge(
         self,
         name: str,
@@ -141,19 +175,8 @@ class KNN:
         split: Split,
         result: Result,
     ) -> None:
-        config = self.config
-        similarities, rows = nearest_neighbors(
-            queries,
-            bank,
-            max(config.k),
-            exclude_self=split.leave_one_out,
-            device=config.device,
-        )
-        voters, count = split.bank_labels[rows], len(split.classes)
-        if config.vote == "majority":
-            votes = majority_vote(similarities, voters, count, config.k)
-        else:
-            votes = dino_vote(similarities, voters, count, config.k, temperature=config.temperature)
+        config, count = self.config, len(split.classes)
+        votes = self._vote(bank, queries, split, split.leave_one_out)
         for k in dict.fromkeys(config.k):
             confusion = np.zeros((count, count), np.int64)
             np.add.at(confusion, (split.query_labels, votes[k]), 1)

@@ -74,10 +74,13 @@ def draw_figures(result: Result, folder: str | Path) -> list[Path]:
 
 
 def _groups(figure: Figure, result: Result) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the figure's table that have a value, by the value of its hue."""
+    """The rows of the figure's table that are wanted and have a value, by the value of its hue."""
     groups: dict[str, list[dict[str, Any]]] = {}
+    wanted = (figure.where or {}).items()
     for row in result.tables[figure.data]:
-        if row[figure.y] is not None and np.isfinite(row[figure.y]):
+        if not all(row[name] == value for name, value in wanted):
+            continue
+        if row[figure.x] is not None and row[figure.y] is not None and np.isfinite(row[figure.y]):
             name = "" if figure.hue is None else str(row[figure.hue])
             groups.setdefault(name, []).append(row)
     return groups
@@ -153,7 +156,9 @@ def _draw_lines(axes: Axes, figure: Figure, result: Result) -> None:
     groups = _groups(figure, result)
     for number, (group, rows, colour) in enumerate(_coloured(groups)):
         aside = number - (len(groups) - 1) / 2 if figure.log_x and figure.interval else 0
-        xs = [row[figure.x] * _ASIDE**aside for row in rows]  # or intervals hide each other
+        xs = [row[figure.x] for row in rows]
+        if aside:  # or intervals hide each other
+            xs = [x * _ASIDE**aside for x in xs]
         ys = [row[figure.y] for row in rows]
         axes.plot(xs, ys, "o-", color=colour, label=group, markersize=4)
         lower, upper = _bounds(figure, rows)
@@ -163,6 +168,18 @@ def _draw_lines(axes: Axes, figure: Figure, result: Result) -> None:
         axes.set_xscale("log")
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
+    axes.set_xlabel(figure.x)
+    axes.set_ylabel(figure.y)
+    axes.grid(alpha=0.25)
+    _add_legend(axes, figure.hue)
+
+
+def _draw_points(axes: Axes, figure: Figure, result: Result) -> None:
+    for group, rows, colour in _coloured(_groups(figure, result)):
+        xs, ys = ([row[name] for row in rows] for name in (figure.x, figure.y))
+        axes.plot(xs, ys, "o", color=colour, label=group, markersize=5, alpha=0.85)
+    if figure.log_x:
+        axes.set_xscale("log")
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     axes.grid(alpha=0.25)
@@ -216,6 +233,7 @@ def _draw_heatmap(axes: Axes, figure: Figure, result: Result) -> None:
 
 DRAWERS.register("bar", _draw_bars)
 DRAWERS.register("line", _draw_lines)
+DRAWERS.register("scatter", _draw_points)
 DRAWERS.register("heatmap", _draw_heatmap)
 DRAWERS.register("histogram", _draw_histograms)
 DRAWERS.register("curves", _draw_curves)

@@ -221,3 +221,42 @@ def test_a_requirement_that_does_not_exist(tmp_path: Path) -> None:
         check_requirements(frozenset({"label"}), {"train": [one]})
     with pytest.raises(UsageError, match="train: no table given"):
         run([], [one])
+
+
+def layered(store: Path, rows: slice) -> list[FeatureTable]:
+    """Two backbones, each with a layer of noise, a good one, and one that is good on TRAIN only."""
+    manifest = make_samples(store, Y[rows], NAMES)
+    rng = np.random.default_rng(len(Y[rows]))
+    noise = rng.random(X[rows].shape).astype(np.float32)
+    for name in ("one", "two"):
+        make_table(store, manifest, f"{name}/conv1.avg", noise, weights=name)
+        make_table(store, manifest, f"{name}/res2.avg", X[rows], weights=name)
+        told = np.eye(10, dtype=np.float32)[Y[rows] if rows == TRAIN else rng.permutation(Y[rows])]
+        make_table(store, manifest, f"{name}/res4.avg", told + noise[:, :10] / 9, weights=name)
+    return open_store(store).tables()
+
+
+def test_the_best_layer_is_chosen_without_the_images_that_judge_it(tmp_path: Path) -> None:
+    train, test = layered(tmp_path / "train", TRAIN), layered(tmp_path / "test", TEST)
+    result = run(train, test, taps=("conv1", "res2"), k=(1, 5))
+    shown = {row["features"] for row in result.tables["accuracy"]}
+    assert shown == {"one/res2", "two/res2"}
+    rows = {row["features"]: row for row in result.tables["layers"]}
+    assert set(rows) == {"one/conv1", "one/res2", "two/conv1", "two/res2"}
+    alone = [run([train[1]], [train[1]], k=(k,)).tables["accuracy"][0]["top1"] for k in (1, 5)]
+    assert train[1].name == "one/res2.avg"
+    assert rows["one/res2"]["score"] == pytest.approx(np.mean(alone))
+    assert rows["one/res2"]["chosen"] == "yes"
+    # the layer that only TRAIN likes is taken all the same: TEST has no say
+    fooled = run(train, test, taps=("all",), k=(1,))
+    (row, _) = fooled.tables["accuracy"]
+    assert row["features"] == "one/res4"
+    assert row["top1"] < 0.3
+
+
+def test_taps_that_cannot_be_chosen_among(tmp_path: Path) -> None:
+    train, test = layered(tmp_path / "train", TRAIN), layered(tmp_path / "test", TEST)
+    with pytest.raises(UsageError, match=r"one has no tap res5 .* conv1, res2, res4, or give all"):
+        run(train, test, taps=("res5",))
+    with pytest.raises(UsageError, match="TEST has the images of TRAIN"):
+        run(train, train, taps=("all",))
