@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featkit.ops.hyperspherical_energy import hyperspherical_energy
     from featkit.ops.hyperspherical_loss import HypersphericalLoss
     from featkit.ops.knn_classifier import KNNClassifier
+    from featkit.ops.linear_probe import LinearProbe
     from featkit.store.reader import FeatureTable, Store, open_store
 
 _HOME = {
@@ -28,6 +29,7 @@ _HOME = {
     "FeatureTable": "featkit.store.reader",
     "HypersphericalLoss": "featkit.ops.hyperspherical_loss",
     "KNNClassifier": "featkit.ops.knn_classifier",
+    "LinearProbe": "featkit.ops.linear_probe",
     "Network": "featkit.backbones.base",
     "Preprocessing": "featkit.data.preprocessing",
     "Store": "featkit.store.reader",
@@ -45,6 +47,7 @@ __all__ = [
     "FeatureTable",
     "HypersphericalLoss",
     "KNNClassifier",
+    "LinearProbe",
     "Network",
     "Preprocessing",
     "Store",

@@ -140,7 +140,8 @@ def show_result(
         click.echo(result.to_json(), nl=False)
         return
     if shown is None:
-        shown = next(iter(result.tables.values()), ())
+        rows: Sequence[Mapping[str, Any]] = next(iter(result.tables.values()), ())
+        shown = [{name: row[name] for name in result.shown or row} for row in rows]
     if shown:
         click.echo(table_text(shown))
     scalars = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in result.scalars.items()]

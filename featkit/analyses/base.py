@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +104,7 @@ class Result:
         figures: Pictures of them.
         provenance: Keys of the tables read, versions, seed.
         notes: What the reader must know, a line each.
+        shown: Columns of the first table that a terminal shows; none for all.
     """
 
     analysis: str
@@ -113,6 +115,7 @@ class Result:
     figures: list[Figure] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    shown: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return ``result.json``; numbers that are not finite become null."""
@@ -185,7 +188,7 @@ class Analysis(Protocol):
     Attributes:
         inputs: The arguments, in order; each is one or more tables.
         requires: What must hold before any work: ``labels`` (every table has one label a sample),
-            ``vectors`` (rows are (d,)).
+            ``any labels`` (one or several), ``vectors`` (rows are (d,)).
         Config: Frozen dataclass of options, made with :func:`option`.
     """
 
@@ -222,6 +225,7 @@ def _has_labels(table: FeatureTable) -> bool:
     return table.labels is not None and table.labels.ndim == 1
 
 
+_LABELLED = "extract from class subfolders, or a CSV with a label column"
 _Requirement = tuple[Callable[[FeatureTable], bool], Callable[[FeatureTable], str]]
 _REQUIREMENTS: Registry[_Requirement] = Registry("requirement of an analysis")
 _REQUIREMENTS.register(
@@ -231,8 +235,15 @@ _REQUIREMENTS.register(
         lambda t: (
             "needs one label a sample, and its images have "
             + ("none: " if t.labels is None else "several: ")
-            + "extract from class subfolders, or a CSV with a label column"
+            + _LABELLED
         ),
+    ),
+)
+_REQUIREMENTS.register(
+    "any labels",
+    (
+        lambda t: t.labels is not None,
+        lambda _: f"needs labels, and its images have none: {_LABELLED}",
     ),
 )
 _REQUIREMENTS.register(
@@ -248,11 +259,21 @@ _REQUIREMENTS.register(
 
 
 def short_names(tables: Sequence[FeatureTable]) -> list[str]:
-    """Name tables ``backbone/tap``, with the pooling only where two would be called the same."""
-    short = [f"{table.backbone}/{table.tap}" for table in tables]
+    """Name tables ``backbone/tap``, with more only where two would be called the same.
+
+    More is the pooling; the store's folder; both; or the table's file.
+    """
+    spelled = []
+    for table in tables:
+        short, store = f"{table.backbone}/{table.tap}", table.path.parents[1].name
+        longer = (table.name, f"{store}:{short}", f"{store}:{table.name}", str(table.path))
+        spelled.append((short, *longer))
+    counts = [Counter(names) for names in zip(*spelled, strict=True)]
     return [
-        table.name if short.count(name) > 1 else name
-        for table, name in zip(tables, short, strict=True)
+        next(
+            (name for name, count in zip(names, counts, strict=True) if count[name] == 1), names[-1]
+        )
+        for names in spelled
     ]
 
 

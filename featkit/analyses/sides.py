@@ -25,8 +25,9 @@ class Split:
     Attributes:
         bank_rows: Rows of TRAIN that take part, (n) bool.
         query_rows: Rows of TEST that take part.
-        bank_labels: Class of each of those, (b).
-        query_labels: Likewise, (q), among the same classes.
+        bank_labels: Class of each of those, (b) int64; or whether it is of each class, (b, k)
+            uint8, where a sample can have several.
+        query_labels: Likewise, (q) or (q, k), among the same classes.
         classes: Their names.
         leave_one_out: Whether both sides are the same images.
         in_both: Queries whose very image is in the bank too.
@@ -34,8 +35,8 @@ class Split:
 
     bank_rows: NDArray[np.bool_]
     query_rows: NDArray[np.bool_]
-    bank_labels: Integers
-    query_labels: Integers
+    bank_labels: NDArray[Any]
+    query_labels: NDArray[Any]
     classes: tuple[str, ...]
     leave_one_out: bool
     in_both: int
@@ -75,12 +76,20 @@ def split_samples(pairs: Sequence[tuple[FeatureTable, FeatureTable]]) -> Split:
     """Choose rows and classes; an image that some table lacks takes no part in any.
 
     Args:
-        pairs: Tables with one label a sample, from :func:`pair_tables`.
+        pairs: Tables with labels, from :func:`pair_tables`.
 
     Raises:
-        UsageError: A side has no image that could be read.
+        UsageError: A side has no image that could be read, or one has one label a sample and the
+            other several.
     """
     train, test = pairs[0]
+    assert train.labels is not None and test.labels is not None  # noqa: S101, PT018 - requires
+    if train.labels.ndim != test.labels.ndim:
+        counts = {1: "one label", 2: "several labels"}
+        raise UsageError(
+            f"TRAIN has {counts[train.labels.ndim]} a sample and TEST {counts[test.labels.ndim]}: "
+            f"extract both with labels of one kind"
+        )
     bank_rows = np.logical_and.reduce([one.valid for one, _ in pairs])
     query_rows = np.logical_and.reduce([other.valid for _, other in pairs])
     for side, rows in (("TRAIN", bank_rows), ("TEST", query_rows)):
@@ -95,16 +104,28 @@ def split_samples(pairs: Sequence[tuple[FeatureTable, FeatureTable]]) -> Split:
     unknown = [name for name in test.classes or () if name not in position]
     position |= {name: len(classes) + index for index, name in enumerate(unknown)}
     to_bank = np.array([position[name] for name in test.classes or ()], np.int64)
-    assert train.labels is not None and test.labels is not None  # noqa: S101, PT018 - requires
+    bank_labels, query_labels = train.labels[bank_rows], test.labels[query_rows]
+    if train.labels.ndim == 1:
+        query_labels = to_bank[query_labels]
+    else:
+        bank_labels = _spread(bank_labels, np.arange(len(classes)), len(position))
+        query_labels = _spread(query_labels, to_bank, len(position))
     return Split(
         bank_rows=bank_rows,
         query_rows=query_rows,
-        bank_labels=train.labels[bank_rows],
-        query_labels=to_bank[test.labels[query_rows]],
+        bank_labels=bank_labels,
+        query_labels=query_labels,
         classes=(*classes, *unknown),
         leave_one_out=same,
         in_both=0 if same else _shared(train.digests[bank_rows], test.digests[query_rows]),
     )
+
+
+def _spread(members: NDArray[np.uint8], places: Integers, count: int) -> NDArray[np.uint8]:
+    """Return the table of memberships with its columns at their places among all classes."""
+    spread = np.zeros((len(members), count), np.uint8)
+    spread[:, places] = members
+    return spread
 
 
 def _shared(bank: NDArray[np.uint8], queries: NDArray[np.uint8]) -> int:

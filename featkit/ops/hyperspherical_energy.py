@@ -22,7 +22,7 @@ Kernel = Literal["euclidean", "angular"]
 Reduction = Literal["mean", "sum"]
 
 TILE = 512  # rows of each side in one product: 1 MiB of squared distances stays in the cache
-TILES = 8  # tiles of rows that are held while all later rows pass by
+TILES = 6  # tiles of rows that are held while all later rows pass by
 PANEL_FLOATS = 2**24  # numbers that may be held for it
 CHUNK_FLOATS = 2**16  # numbers widened at once: 512 KiB
 FEW = 2048  # rows, up to which all products are float64
@@ -135,7 +135,7 @@ def measure_energy(
             all of them point the same way.
 
     Cost: n²·d operations, half of a product of all rows with all rows, and 3·d for each pair that
-    is computed from differences. Memory: 4,096 rows in float32, 24 bytes a row and some 15 MiB;
+    is computed from differences. Memory: 3,072 rows in float32, 24 bytes a row and some 15 MiB;
     never n².
 
     Source: Liu et al. 2018, arXiv:1805.09298. Its code takes other units: power ``0`` is

@@ -1,7 +1,8 @@
-"""How similar rows are to each other: on average, to the nearest, and before and after."""
+"""How similar rows are to each other: on average, to the nearest, and in two sets of features."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -110,9 +111,59 @@ def changed_neighbors(before: Rows, after: Rows, k: int = 20) -> Doubles:
             f"{len(one.array)} rows before and {len(other.array)} after: give the same samples"
         )
     found = [nearest_neighbors(x, x, k, exclude_self=True)[1] for x in (one, other)]
-    both = np.sort(np.concatenate(found, axis=1), axis=1)
-    kept: Integers = (both[:, 1:] == both[:, :-1]).sum(axis=1)
-    return 1 - kept / k
+    return 1 - _common(*found) / k
+
+
+def neighbor_overlap(features: Sequence[Rows], k: int = 10) -> Doubles:
+    """Return the share of nearest neighbours that every two sets of features have in common.
+
+    ``mean_i |N_k(x_i) ∩ N_k(y_i)| / k``, neighbours by cosine, no row its own; k / (n - 1) where
+    chance alone decides. It falls as n grows, so compare only overlaps of the same n.
+
+    Args:
+        features: m arrays (n, d_j) of the same samples in the same order, any real dtype, finite.
+        k: Neighbours, 1 ≤ k ≤ n - 1.
+
+    Returns:
+        float64 (m, m) in [0, 1], symmetric, 1 on the diagonal.
+
+    Raises:
+        UsageError: The numbers of rows differ, or ``k`` or values cannot be used.
+
+    Cost: m searches of :func:`featkit.ops.neighbors.nearest_neighbors`; memory 8·m·n·k bytes and
+    4·n·d.
+
+    Source: Huh et al. 2024, arXiv:2405.07987, appendix A (mutual k-NN, k = 10; by inner products
+    of normalised features).
+
+    Example:
+        >>> x = np.array([[0.0, 9.0], [1.0, 9.0], [9.0, 0.0], [9.0, 2.0]])
+        >>> y = np.array([[0.0, 9.0], [1.0, 9.0], [1.0, 8.0], [9.0, 2.0]])
+        >>> neighbor_overlap([x, y], k=1)
+        array([[1. , 0.5],
+               [0.5, 1. ]])
+    """
+    found: list[Integers] = []
+    for number, x in enumerate(features):
+        unit = unit_rows(x, name=f"features {number}")
+        if found and len(unit.array) != len(found[0]):
+            raise UsageError(
+                f"features {number} have {len(unit.array)} rows and features 0 {len(found[0])}:"
+                " give the same samples"
+            )
+        found.append(nearest_neighbors(unit, unit, k, exclude_self=True)[1])
+    overlap: Doubles = np.eye(len(found))
+    for i, one in enumerate(found):
+        for j, other in enumerate(found[:i]):
+            overlap[i, j] = overlap[j, i] = _common(one, other).mean() / k
+    return overlap
+
+
+def _common(one: Integers, other: Integers) -> Integers:
+    """Count the numbers that two rows (n, k) have in common, (n); no row has one twice."""
+    both = np.sort(np.concatenate([one, other], axis=1), axis=1)
+    counts: Integers = (both[:, 1:] == both[:, :-1]).sum(axis=1)
+    return counts
 
 
 def _unit_sums(x: Rows, name: str) -> tuple[int, Doubles, float]:

@@ -211,7 +211,10 @@ def _draw_curves(axes: Axes, figure: Figure, result: Result) -> None:
         ranks = np.arange(1, len(values) + 1)
         positive = np.ma.masked_where(~(values > 0), values)
         axes.plot(ranks, positive, ".-", color=colour, label=name, markersize=3, linewidth=1)
-    axes.locator_params("x", integer=True)
+    if figure.log_x:
+        axes.set_xscale("log")
+    else:
+        axes.locator_params("x", integer=True)
     axes.set_yscale("log")
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)

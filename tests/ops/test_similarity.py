@@ -14,6 +14,7 @@ from featkit.ops.neighbors import unit_rows
 from featkit.ops.similarity import (
     changed_neighbors,
     mean_pairwise_similarity,
+    neighbor_overlap,
     normalised_maximum_similarity,
 )
 
@@ -194,3 +195,75 @@ def test_by_default_20_neighbours_are_compared():
 def test_neighbours_that_cannot_be_compared(before, after, k, message):
     with pytest.raises(UsageError, match=message):
         changed_neighbors(before, after, k)
+
+
+def neighbor_sets(x, k):
+    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(x)
+    return [set(row) for row in search.kneighbors(return_distance=False)]
+
+
+@pytest.mark.parametrize("k", [1, 10, 59])
+def test_overlap_against_sets(k):
+    x = rows(60, 7)
+    features = [x, (x + 3 * rows(60, 7, mean=0, seed=3) / 100)[:, :5], rows(60, 20, seed=4)]
+    sets = [neighbor_sets(one, k) for one in features]
+    wanted = [
+        [np.mean([len(a & b) / k for a, b in zip(one, other, strict=True)]) for other in sets]
+        for one in sets
+    ]
+    found = neighbor_overlap(features, k)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+    assert (found[0, 2] < 0.7) == (k < 59)  # all of the others are all of the others
+
+
+def test_overlap_is_what_has_not_changed():
+    before, after = rows(90, 6, mean=0), rows(90, 6, mean=0, seed=1)
+    after[:50] = before[:50]
+    found = neighbor_overlap([before, after], 7)[0, 1]
+    assert found == pytest.approx(1 - changed_neighbors(before, after, 7).mean())
+    assert 0 < found < 1
+
+
+def test_overlap_of_turned_features_and_by_chance():
+    x = rows(800, 12, mean=0)
+    turn, _ = np.linalg.qr(np.random.default_rng(5).standard_normal((12, 12)))
+    order = np.random.default_rng(6).permutation(800)
+    others = [rows(800, 12, mean=0, seed=seed) for seed in (7, 8, 9)]
+    found = neighbor_overlap([x, (5 * x @ turn).astype(np.float32), unit_rows(x), *others])
+    np.testing.assert_allclose(found[:3, :3], 1, atol=1e-3)
+    assert found[np.triu_indices(6, 3)].mean() == pytest.approx(10 / 799, rel=0.25)
+    moved = neighbor_overlap([x[order], others[0][order]])
+    assert moved[0, 1] == pytest.approx(found[0, 3], abs=1e-12)
+    np.testing.assert_array_equal(found, found.T)
+    by_default = neighbor_overlap([x, others[0]])
+    np.testing.assert_array_equal(by_default, neighbor_overlap([x, others[0]], 10))
+    assert by_default[0, 1] != neighbor_overlap([x, others[0]], 11)[0, 1]
+
+
+def test_each_set_of_features_is_searched_once(monkeypatch):
+    searches = []
+    plain = similarity.nearest_neighbors
+
+    def counted(queries, *arguments, **options):
+        searches.append(queries)
+        return plain(queries, *arguments, **options)
+
+    monkeypatch.setattr(similarity, "nearest_neighbors", counted)
+    neighbor_overlap([rows(30, 4, seed=seed) for seed in range(5)], 3)
+    assert len(searches) == 5
+
+
+@pytest.mark.parametrize(
+    ("features", "k", "message"),
+    [
+        ([np.ones((20, 3))] * 2, 20, "k is 20 and there are 19 rows"),
+        ([np.ones((20, 3))] * 2, 0, "k is 0"),
+        ([np.ones((20, 3)), np.ones((21, 3))], 5, "features 1 have 21 rows and features 0 20"),
+        ([np.ones((9, 3)), np.full((9, 3), np.nan)], 2, "rows of features 1 hold NaN"),
+        ([np.ones(9)], 2, "features 0 are"),
+    ],
+)
+def test_what_has_no_overlap(features, k, message):
+    with pytest.raises(UsageError, match=message):
+        neighbor_overlap(features, k)

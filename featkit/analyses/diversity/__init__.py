@@ -1,0 +1,1 @@
+"""How diverse are features: energy of samples, units and weights, against error."""

@@ -1,0 +1,169 @@
+"""What is known of the models that are compared: a small table."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from featkit.backbones.architectures import UnsetWeights, build
+from featkit.backbones.layer_names import classifier_path
+from featkit.errors import BackboneError, UsageError
+from featkit.registry import did_you_mean
+from featkit.store.reader import FeatureTable
+
+_METHODS = {
+    "DINO": "DINO",
+    "MoCo v3": "MoCo v3",
+    "SimCLR v2, converted": "SimCLR v2",
+    "SimSiam": "SimSiam",
+}
+"""Layouts of checkpoints that one method alone leaves."""
+
+_NORMS = {
+    "batch": nn.modules.batchnorm._BatchNorm,  # noqa: SLF001 - what all have in common
+    "layer": nn.LayerNorm,
+    "group": nn.GroupNorm,
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model; None where nothing is known.
+
+    Attributes:
+        epochs: It was trained for.
+        width: Factor on the channels.
+        depth: Layers, as its name counts them.
+        norm: ``batch``, ``layer``, ``group``.
+        method: It was trained with.
+        parameters: Without its classifier or head.
+        error: Share of wrong answers, in [0, 1].
+    """
+
+    epochs: float | None = None
+    width: float | None = None
+    depth: float | None = None
+    norm: str | None = None
+    method: str | None = None
+    parameters: float | None = None
+    error: float | None = None
+
+    def known(self) -> dict[str, Any]:
+        """Return the columns of a table."""
+        return asdict(self)
+
+
+_NUMBERS = {field.name for field in fields(Model)} - {"norm", "method"}
+
+
+def describe_model(table: FeatureTable) -> Model:
+    """Read off a table what its backbone is: from its architecture, its checkpoint and its spec.
+
+    ``?epoch=`` of a run gives the epochs. What cannot be told is None.
+    """
+    given = table.provenance["backbone"]
+    architecture = str(given.get("architecture", "")) if isinstance(given, dict) else ""
+    epoch = re.search(r"[?&]epoch=(\d+)", table.spec)
+    layout = str((table.checkpoint or {}).get("layout", ""))
+    model = Model(
+        epochs=float(epoch[1]) if epoch else None,
+        method=_METHODS.get(layout),
+    )
+    if not architecture:
+        return model
+    try:
+        with UnsetWeights():
+            network = build(architecture)
+    except BackboneError:
+        return model
+    head = network.head or classifier_path(network.module)
+    named = re.search(r"resnet(\d+)(?:w(\d+))?", architecture)
+    return replace(
+        model,
+        depth=float(named[1]) if named else None,
+        width=float(named[2] or 1) if named else None,
+        norm=_norm(network.module),
+        parameters=float(
+            sum(
+                p.numel()
+                for name, p in network.module.named_parameters()
+                if not name.startswith(f"{head}.")
+            )
+        ),
+    )
+
+
+def _norm(module: nn.Module) -> str | None:
+    counts = {
+        name: sum(isinstance(child, kind) for child in module.modules())
+        for name, kind in _NORMS.items()
+    }
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] else None
+
+
+def read_family(path: str | Path) -> dict[str, Model]:
+    """Read a CSV of models: ``backbone`` and any of the columns of :class:`Model`.
+
+    Cells may be empty.
+
+    Raises:
+        UsageError: The file cannot be read, a column is unknown, a number is none, or a backbone
+            comes twice.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a CSV in UTF-8"
+        raise UsageError(f"family {path}: cannot be read ({reason})") from error
+    known = ["backbone", *(field.name for field in fields(Model))]
+    unknown = [name for name in columns if name not in known]
+    if unknown:
+        raise UsageError(
+            f"family {path}: unknown column {unknown[0]!r}: {did_you_mean(unknown[0], known)}"
+        )
+    if "backbone" not in columns:
+        raise UsageError(f"family {path}: give a column backbone and a row for each")
+    models: dict[str, Model] = {}
+    for number, row in enumerate(rows, 2):
+        where = f"family {path}, line {number}"
+        if None in row:
+            raise UsageError(f"{where}: has more cells than there are columns")
+        backbone = row.pop("backbone").strip()
+        if not backbone or backbone in models:
+            said = f"{backbone} comes twice" if backbone else "no backbone"
+            raise UsageError(f"{where}: {said}")
+        values: dict[str, Any] = {name: _value(name, row[name], where) for name in row}
+        models[backbone] = Model(**values)
+    return models
+
+
+def _value(name: str, text: str, where: str) -> float | str | None:
+    text = text.strip()
+    if not text:
+        return None
+    if name not in _NUMBERS:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or (name == "error" and number > 1):
+        wanted = "a share in [0, 1]" if name == "error" else "a number, 0 or more"
+        raise UsageError(f"{where}: {name} is {text!r}: give {wanted}")
+    return number
+
+
+def merge(told: Model, given: Model | None) -> Model:
+    """Return what was read off a table, with what the user gave in its place."""
+    if given is None:
+        return told
+    return replace(told, **{n: v for n, v in asdict(given).items() if v is not None})

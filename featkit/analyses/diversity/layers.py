@@ -1,0 +1,149 @@
+"""The layers whose diversity is measured, and what a layer looks like as points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featkit.errors import UsageError
+from featkit.store.reader import FeatureTable
+
+HEAD = "head"
+ENDS = ("avgpool", "res5avg", "res4avg", "global_pool", "flatten")
+"""What stands for the head of a network that has none: the vectors that it would read."""
+
+POOLED = ("avg", "flatten")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a backbone.
+
+    Attributes:
+        table: Its activations.
+        name: As it was asked for: the tap, or ``head`` where another tap stands for it.
+        poolings: How it is seen: ``avg`` and ``flatten`` for maps, otherwise as the table is.
+    """
+
+    table: FeatureTable
+    name: str
+    poolings: tuple[str, ...]
+
+    @property
+    def is_end(self) -> bool:
+        """Whether this is the end of a network, a vector that no pooling changes."""
+        own = self.table.pooling in ("none", "cls") and len(self.table.shape) == 2
+        return own or self.name == HEAD or self.table.tap in ENDS
+
+
+def as_samples(features: NDArray[Any], pooling: str) -> NDArray[Any]:
+    """Return images as points.
+
+    Args:
+        features: (n, d), tokens (n, t, d) or maps (n, c, h, w).
+        pooling: ``avg`` or ``flatten`` of tokens and maps.
+
+    Returns:
+        (n, d), float32 where there was something to average.
+
+    Example:
+        >>> maps = np.arange(8.0).reshape(2, 2, 1, 2)
+        >>> as_samples(maps, "avg").tolist()
+        [[0.5, 2.5], [4.5, 6.5]]
+    """
+    if features.ndim == 2:
+        return features
+    if pooling == "flatten":
+        return features.reshape(len(features), -1)
+    mean: NDArray[Any] = features.mean(1 if features.ndim == 3 else (2, 3), dtype=np.float32)
+    return mean
+
+
+def as_units(features: NDArray[Any], pooling: str) -> NDArray[Any]:
+    """Return what each unit or channel gives: for every image, or for every position.
+
+    Args:
+        features: As for :func:`as_samples`.
+        pooling: Likewise.
+
+    Returns:
+        (n, d); of maps (n, c), or (n·h·w, c) with ``flatten``.
+
+    Example:
+        >>> as_units(np.arange(8.0).reshape(2, 2, 1, 2), "flatten").tolist()
+        [[0.0, 2.0], [1.0, 3.0], [4.0, 6.0], [5.0, 7.0]]
+    """
+    if features.ndim == 2 or pooling == "avg":
+        return as_samples(features, pooling)
+    last = features if features.ndim == 3 else features.transpose(0, 2, 3, 1)
+    return last.reshape(-1, last.shape[-1])
+
+
+def choose_layers(
+    tables: Sequence[FeatureTable], taps: Sequence[str]
+) -> tuple[list[Layer], list[str]]:
+    """Return the layers in the order of ``taps``, for each backbone, and what must be said.
+
+    Args:
+        tables: Of any backbones. Maps are seen with both poolings.
+        taps: Names of layers; none for all there are. Where a backbone has no ``head``, the layer
+            that one would read stands for it.
+
+    Raises:
+        UsageError: A backbone has no such layer.
+    """
+    layers: list[Layer] = []
+    headless: dict[str, list[str]] = {}
+    for backbone, own in _by_backbone(tables).items():
+        by_tap: dict[str, list[FeatureTable]] = {}
+        for table in own:
+            by_tap.setdefault(table.tap, []).append(table)
+        for name in taps or by_tap:
+            found = by_tap.get(name)
+            if found is None and name == HEAD:
+                end = next((tap for tap in ENDS if tap in by_tap), None)
+                if end is not None:
+                    found = by_tap[end]
+                    headless.setdefault(end, []).append(backbone)
+            if found is None:
+                raise UsageError(
+                    f"{backbone} has no {name} in {own[0].path.parent.parent}; it has "
+                    f"{', '.join(by_tap)}: choose --taps among these, or extract it"
+                )
+            layers += _views(found, name)
+    return layers, [
+        f"no head in {', '.join(names)}: {end} stands for it" for end, names in headless.items()
+    ]
+
+
+def _views(tables: Sequence[FeatureTable], name: str) -> list[Layer]:
+    """Return the layers of a tap; maps give both poolings, and make tables of these needless."""
+    maps = [Layer(table, name, POOLED) for table in tables if len(table.shape) > 2]
+    return maps + [
+        Layer(table, name, (table.pooling,))
+        for table in tables
+        if len(table.shape) == 2 and not (maps and table.pooling in POOLED)
+    ]
+
+
+def _by_backbone(tables: Sequence[FeatureTable]) -> dict[str, list[FeatureTable]]:
+    """Group tables by backbone; two stores may not both have one of the same name.
+
+    Raises:
+        UsageError: They do.
+    """
+    groups: dict[str, list[FeatureTable]] = {}
+    for table in tables:
+        groups.setdefault(table.backbone, []).append(table)
+    for backbone, own in groups.items():
+        stores = {str(table.path.parent.parent) for table in own}
+        if len(stores) > 1:
+            raise UsageError(
+                f"{' and '.join(sorted(stores))} both have a backbone {backbone}: select the "
+                f"tables of one, as in STORE:{backbone}"
+            )
+    return groups

@@ -1,0 +1,219 @@
+"""Newton's method for many logistic regressions at once, its systems solved to some per cent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featkit.ops.logistic_curvature import Curvature, Metric, inner, scaled
+from featkit.ops.logistic_rows import Array, Rows
+
+HELD_FLOATS = 2**29  # of rotated rows, and again of weights: 1 to 2 GiB each
+PRODUCTS = 250  # with the Hessian in one step, at most
+REMAINDER = 0.1  # share of what is tolerated that a linear system may leave
+SHORTENINGS = 12  # of one step, at most
+NEGLIGIBLE = 1e-9  # objective a row at which all rows are fitted and there may be no minimum
+NOISE = {torch.float32: 1e-7, torch.float64: 1e-14}  # of an objective
+
+
+@dataclass
+class Problems:
+    """Where many minimisations stand.
+
+    Attributes:
+        coefficients: float64 (p, c, d + 1), biases last, of features about their mean.
+        penalties: λ, float64 (p).
+        columns: Of the targets, int64 (p).
+        objectives: float64 (p).
+        gradients: Relative lengths of the gradients, float64 (p).
+        iterations: Steps taken, int64 (p).
+        converged: bool (p).
+    """
+
+    coefficients: Tensor
+    penalties: Tensor
+    columns: Tensor
+    objectives: Tensor
+    gradients: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+    @classmethod
+    def at(cls, coefficients: Tensor, penalties: Tensor, columns: Tensor) -> Problems:
+        """Return problems that start from some coefficients."""
+        p = len(penalties)
+        unknown = torch.full((p,), torch.inf, dtype=torch.float64)
+        return cls(
+            coefficients,
+            penalties,
+            columns,
+            unknown,
+            unknown.clone(),
+            torch.zeros(p, dtype=torch.int64),
+            torch.zeros(p, dtype=torch.bool),
+        )
+
+    @classmethod
+    def joined(cls, parts: list[Problems]) -> Problems:
+        """Return the problems of several."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def split(self, size: int) -> list[Problems]:
+        """Return groups of as many problems."""
+        parts = zip(*(getattr(self, field.name).split(size) for field in fields(self)), strict=True)
+        return [Problems(*part) for part in parts]
+
+
+class Newton:
+    """Minimises over rows, with second derivatives from the rows that are held.
+
+    Args:
+        rows: All of them.
+        curvature: Of those that are held.
+        kept: Which these are, ascending.
+    """
+
+    def __init__(self, rows: Rows, curvature: Curvature, kept: Array) -> None:
+        self.rows, self.curvature, self.kept = rows, curvature, kept
+
+    def minimise(
+        self, start: Problems, *, tol: float, forcing: float, min_iter: int, max_iter: int
+    ) -> Problems:
+        """Minimise each problem until a step promises less than ``tol`` of its objective.
+
+        Args:
+            start: From where; its coefficients are overwritten.
+            tol: That step is still taken.
+            forcing: Share of the gradient's length that a linear system may leave.
+            min_iter: Fewest steps.
+            max_iter: Most steps.
+        """
+        p, c, _ = start.coefficients.shape
+        together = max(1, HELD_FLOATS // (c * len(self.kept)))
+        parts = [
+            Problems.at(
+                start.coefficients[i : i + together],
+                start.penalties[i : i + together],
+                start.columns[i : i + together],
+            )
+            for i in range(0, p, together)
+        ]
+        for part in parts:
+            _Descent(self, part, tol).run(forcing, min_iter, max_iter)
+        return Problems.joined(parts)
+
+
+class _Descent:
+    """One group of problems on their way down."""
+
+    def __init__(self, newton: Newton, problems: Problems, tol: float) -> None:
+        p, c, _ = problems.coefficients.shape
+        self.rows, self.curvature, self.kept = newton.rows, newton.curvature, newton.kept
+        self.at, self.tol = problems, tol
+        self.weights = torch.empty(p, c, len(self.kept))
+        self.gradient = torch.empty_like(problems.coefficients)
+        self.promised = torch.full((p,), torch.inf, dtype=torch.float64)
+
+    def run(self, forcing: float, min_iter: int, max_iter: int) -> None:
+        at = self.at
+        live = torch.arange(len(at.penalties))
+        at.objectives[:], self.gradient[:] = self._evaluate(at.coefficients, live)
+        stuck = torch.zeros_like(at.converged)
+        while len(live):
+            metric = self.curvature.metric(self.weights, live, at.penalties[live])
+            gradient = self.curvature.inside(self.gradient[live])
+            length = inner(gradient, metric.solve(gradient))
+            objective = at.objectives[live]
+            at.gradients[live] = (length / objective.clamp(min=1e-300)).sqrt()
+            tolerated = self.tol * objective
+            done = (self.promised[live] <= tolerated) | (length <= REMAINDER * tolerated)
+            alone = self.curvature.alone(self.gradient[live], metric, at.penalties[live])
+            at.converged[live] = done & (alone <= tolerated)
+            done |= objective <= NEGLIGIBLE * self.rows.weight * len(self.rows)
+            ended = done | stuck[live] | (at.iterations[live] >= max_iter)
+            go = torch.nonzero(~ended | (at.iterations[live] < min_iter)).squeeze(1)
+            live = live[go]
+            if not len(live):
+                break
+            enough = torch.maximum(forcing**2 * length, REMAINDER * tolerated)[go]
+            step = self._solve(live, gradient[go], metric.of(go), enough)
+            self.promised[live] = -inner(gradient[go], step)
+            stuck[live] = self._advance(live, self.curvature.outside(step))
+            at.iterations[live] += 1
+
+    def _evaluate(self, coefficients: Tensor, problems: Tensor) -> tuple[Tensor, Tensor]:
+        """Return objectives and gradients, and keep the weights of the rows that are held."""
+
+        def keep(part: slice, weights: Tensor) -> None:
+            first, stop = np.searchsorted(self.kept, (part.start, part.stop))
+            if stop - first < weights.shape[2]:
+                weights = weights[:, :, torch.from_numpy(self.kept[first:stop] - part.start)]
+            self.weights[:, :, first:stop].index_copy_(0, problems, weights.float())
+
+        return self.rows.evaluate(
+            self.curvature.loss,
+            coefficients,
+            self.at.penalties[problems],
+            self.at.columns[problems],
+            keep,
+        )
+
+    def _solve(self, problems: Tensor, gradient: Tensor, metric: Metric, enough: Tensor) -> Tensor:
+        """Solve Hessian · step = -gradient by preconditioned conjugate gradients, all together."""
+        step = torch.zeros_like(gradient)
+        rest, now = -gradient, torch.zeros_like(gradient)
+        turned = metric.solve(rest)
+        direction, length = turned, inner(rest, turned)
+        live = torch.arange(len(problems))
+        for count in range(PRODUCTS):
+            image = self.curvature.product(
+                self.weights, problems[live], direction, self.at.penalties[problems[live]]
+            )
+            bend = inner(direction, image)
+            rate = torch.where(bend > 0, length / bend, float(not count))
+            now += scaled(rate, direction)
+            rest -= scaled(rate, image)
+            turned = metric.solve(rest)
+            before, length = length, inner(rest, turned)
+            going = (length > enough) & (bend > 0)
+            if not going.all():
+                step[live] = now
+                live, metric = live[going], metric.of(going)
+                now, rest, turned, direction = (
+                    now[going],
+                    rest[going],
+                    turned[going],
+                    direction[going],
+                )
+                before, length, enough = before[going], length[going], enough[going]
+                if not len(live):
+                    return step
+            direction = turned + scaled(length / before, direction)
+        step[live] = now
+        return step
+
+    def _advance(self, live: Tensor, step: Tensor) -> Tensor:
+        """Take each step, or as much of it as lowers the objective; say which do not at all."""
+        at = self.at
+        rate = torch.ones(len(live), dtype=torch.float64)
+        trying = torch.arange(len(live))
+        for _ in range(SHORTENINGS):
+            problems, share = live[trying], rate[trying]
+            trial = at.coefficients[problems] + scaled(share, step[trying])
+            objective, gradient = self._evaluate(trial, problems)
+            before, promised = at.objectives[problems], self.promised[problems]
+            rise = objective - before
+            good = rise <= NOISE[self.rows.dtype] * before - 1e-4 * share * promised
+            better = problems[good]
+            at.coefficients[better], at.objectives[better] = trial[good], objective[good]
+            self.gradient[better] = gradient[good]
+            if good.all():
+                return torch.zeros(len(live), dtype=torch.bool)
+            parabola = promised * share / (2 * (rise + promised * share))
+            rate[trying] *= torch.nan_to_num(parabola, nan=0.1).clamp(0.1, 0.5)
+            trying = trying[~good]
+        return torch.isin(torch.arange(len(live)), trying)

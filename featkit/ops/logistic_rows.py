@@ -1,0 +1,123 @@
+"""The rows of a logistic regression, read block by block from where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from featkit.errors import UsageError
+from featkit.ops.logistic_losses import Loss
+
+Array: TypeAlias = npt.NDArray[Any]
+Keep: TypeAlias = Callable[[slice, Tensor], None]  # takes the place of a block and its weights
+
+BLOCK = 2048  # rows in one matrix product
+LARGEST = 1e15  # the squares of larger numbers may leave float32
+
+
+class Rows:
+    """Rows about their mean, with a 1 behind each.
+
+    Args:
+        features: (n, d), any real dtype; float64 is computed in float64, all else in float32.
+        targets: Those of the rows that take part, (m) or (k, m), as the loss wants them.
+        order: The rows that take part, int64 (m), ascending.
+        mean: float64 (d); that of these rows if None.
+        weight: How many rows each one stands for.
+
+    Raises:
+        UsageError: The rows are not finite, or too large.
+    """
+
+    def __init__(
+        self,
+        features: Array,
+        targets: Tensor,
+        order: Array,
+        mean: Array | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        self.features, self.targets, self.order, self.weight = features, targets, order, weight
+        self.dtype = torch.float64 if features.dtype == np.float64 else torch.float32
+        self.mean = self._mean() if mean is None else mean
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def sample(self, kept: Array) -> Rows:
+        """Return the rows at some places, ascending, standing for all."""
+        return Rows(
+            self.features,
+            self.targets[..., torch.from_numpy(kept)],
+            self.order[kept],
+            self.mean,
+            self.weight * len(self) / len(kept),
+        )
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Give the place and the rows (b, d + 1) of each block; the next one overwrites them."""
+        width = self.features.shape[1]
+        space = torch.ones(min(BLOCK, len(self)), width + 1, dtype=self.dtype)
+        mean = self.mean.astype(space.numpy().dtype)
+        for part, rows in self._read():
+            block = space[: len(rows)]
+            np.subtract(rows, mean, out=block.numpy()[:, :width], casting="same_kind")
+            yield part, block
+
+    def evaluate(
+        self, loss: Loss, coefficients: Tensor, penalties: Tensor, columns: Tensor, keep: Keep
+    ) -> tuple[Tensor, Tensor]:
+        """Return the objectives and gradients of many problems in one pass over the rows.
+
+        Args:
+            loss: Of one row.
+            coefficients: float64 (p, c, d + 1), biases last.
+            penalties: λ, float64 (p).
+            columns: Of the targets, int64 (p).
+            keep: Is given the weights (p, c, b) of each block.
+
+        Returns:
+            float64 (p) and (p, c, d + 1).
+        """
+        p, c, width = coefficients.shape
+        held = coefficients.reshape(p * c, width).to(self.dtype)
+        gradient, losses = torch.zeros_like(held), torch.zeros_like(penalties)
+        for part, block in self.blocks():
+            logits = (block @ held.T).T.contiguous().view(p, c, -1)
+            lost, residuals, weights = loss.evaluate(logits, self.targets[..., part], columns)
+            losses += lost
+            gradient.addmm_(residuals.view(p * c, -1), block)
+            keep(part, weights)
+        decayed = coefficients * penalties[:, None, None]
+        decayed[..., -1] = 0
+        objectives = self.weight * losses + (decayed * coefficients).sum((1, 2)) / 2
+        return objectives, decayed.add_(gradient.view(p, c, width), alpha=self.weight)
+
+    def _mean(self) -> Array:
+        total = np.zeros(self.features.shape[1])
+        least, most = total + np.inf, total - np.inf
+        bad: list[int] = []
+        for part, rows in self._read():
+            total += rows.sum(axis=0, dtype=np.float64)
+            least, most = np.minimum(least, rows.min(axis=0)), np.maximum(most, rows.max(axis=0))
+            if not (least.min() >= -LARGEST and most.max() <= LARGEST):
+                bad += self.order[part][~(np.abs(rows) <= LARGEST).all(axis=1)].tolist()
+        if bad:
+            raise UsageError(
+                f"{len(bad)} of {len(self)} rows of features hold NaN, infinity or numbers above"
+                f" {LARGEST:.0e}, the first is row {bad[0]}: leave them out"
+            )
+        return np.where(least == most, least, total / len(self))  # what is constant becomes 0
+
+    def _read(self) -> Iterator[tuple[slice, Array]]:
+        for start in range(0, len(self), BLOCK):
+            chosen = self.order[start : start + BLOCK]
+            first, stop = chosen[0], chosen[-1] + 1
+            whole = np.array_equal(chosen, np.arange(first, stop))
+            rows = self.features[first:stop] if whole else self.features[chosen]
+            yield slice(start, start + len(chosen)), rows

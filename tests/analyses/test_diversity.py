@@ -1,0 +1,328 @@
+"""Diversity on stores written by hand, against SciPy's distances and closed forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
+
+from featkit.analyses.base import Result
+from featkit.analyses.diversity.analysis import Diversity
+from featkit.analyses.diversity.config import DiversityConfig
+from featkit.analyses.diversity.family import Model, describe_model, read_family
+from featkit.backbones.resolve import load_backbone
+from featkit.errors import UsageError
+from featkit.extraction.pipeline import extract
+from featkit.report.figures import draw_figures
+from featkit.store.reader import FeatureTable, Store, open_store
+from tests.conftest import NET
+from tests.store.conftest import make_samples, make_table, seal_by_hand
+
+N = 120
+LABELS = np.arange(N) % 3
+
+
+def points(seed: int, *shape: int, offset: float = 3.0) -> np.ndarray:
+    """Features in a cone, as ReLUs make them."""
+    rng = np.random.default_rng(seed)
+    return (offset + np.abs(rng.standard_normal((N, *shape)))).astype(np.float32)
+
+
+def measure(tables: list[FeatureTable], **config: Any) -> Result:
+    return Diversity(DiversityConfig(**{"probe": False, **config})).run({"store": tables})
+
+
+def energy(x: np.ndarray, power: float) -> tuple[float, float]:
+    """Sum over ordered pairs and mean, by SciPy."""
+    x = x.astype(np.float64)
+    distances = pdist(x / np.linalg.norm(x, axis=1, keepdims=True))
+    each = -np.log(distances) if power == 0 else distances**-power
+    return 2 * each.sum(), each.mean()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two models, each with two layers of maps and a vector at the end."""
+    path = tmp_path / "store"
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    for number, name in enumerate(("small", "large")):
+        for seed, (tap, shape) in enumerate(
+            {"conv1": (4, 3, 2), "res2": (5, 2, 2), "avgpool": (6,)}.items()
+        ):
+            x = points(10 * number + seed, *shape, offset=2.0 - seed)
+            pooling = "none" if len(shape) > 1 else "avg"
+            make_table(path, manifest, f"{name}/{tap}.{pooling}", x, weights=name)
+    return open_store(path)
+
+
+def rows_of(result: Result, table: str = "energy", **where: Any) -> list[dict[str, Any]]:
+    return [r for r in result.tables[table] if all(r[k] == v for k, v in where.items())]
+
+
+def test_energies_are_scipys_for_every_kind_of_point(store: Store) -> None:
+    result = measure(store.tables(), power=(0.0, 1.0, 2.0), samples=N)
+    maps = store["small/conv1"].numpy()
+    views = {
+        ("samples", "avg"): maps.mean((2, 3)),
+        ("samples", "flatten"): maps.reshape(N, -1),
+        ("units", "avg"): maps.mean((2, 3)).T,
+        ("units", "flatten"): np.moveaxis(maps, 1, 0).reshape(4, -1),
+    }
+    for (over, pooling), x in views.items():
+        for power in (0.0, 1.0, 2.0):
+            (row,) = rows_of(
+                result, backbone="small", layer="conv1", over=over, pooling=pooling, power=power
+            )
+            total, mean = energy(x, power)
+            assert row["energy"] == pytest.approx(total, rel=1e-6)
+            assert row["mean_energy"] == pytest.approx(mean, rel=1e-6)
+            assert row["diversity"] == -row["energy"]
+            assert (row["n"], row["d"]) == x.shape
+            assert (row["space"], row["kernel"], row["tap"]) == ("full", "euclidean", "conv1")
+            assert row["spread"] is None  # one draw, of all images
+    correlations = np.abs(np.corrcoef(views["samples", "avg"], rowvar=False))
+    wanted = (correlations.sum() - 4) / 12
+    (row,) = rows_of(
+        result, backbone="small", layer="conv1", over="samples", pooling="avg", power=1.0
+    )
+    assert row["correlation"] == pytest.approx(wanted, rel=1e-5)
+    assert result.scalars == {"backbones": 2, "layers": 6, "samples": N, "repeats": 1}
+
+
+def test_repeats_draw_other_images_and_every_layer_the_same(store: Store) -> None:
+    asked = {"samples": 20, "repeats": 6, "taps": ("res2", "head"), "over": ("samples",)}
+    result = measure(store.tables(), **asked)
+    (row,) = rows_of(result, backbone="small", layer="res2", pooling="flatten")
+    flat = store["small/res2"].numpy().reshape(N, -1)
+    rng = np.random.default_rng(0)
+    means = [energy(flat[rng.permutation(N)[:20]], 1)[1] for _ in range(6)]
+    assert row["mean_energy"] == pytest.approx(np.mean(means), rel=1e-6)
+    assert row["spread"] == pytest.approx(np.std(means, ddof=1), rel=1e-4)
+    assert row["repeats"] == 6
+    again, other = measure(store.tables(), **asked), measure(store.tables(), **asked, seed=1)
+    assert again.tables == result.tables
+    assert other.tables["energy"][0]["mean_energy"] != row["mean_energy"]
+
+
+def test_avgpool_stands_for_a_head_that_is_not_there(store: Store) -> None:
+    result = measure(store.tables(), taps=("conv1", "head"))
+    assert "no head in large, small: avgpool stands for it" in result.notes
+    assert {row["tap"] for row in rows_of(result, layer="head")} == {"avgpool"}
+    with pytest.raises(UsageError, match=r"large has no res4 in .*it has avgpool, conv1, res2:"):
+        measure(store.tables(), taps=("res4",))
+
+
+def test_the_end_is_compared_at_every_pooling(store: Store) -> None:
+    """The offsets of the layers fall, so that the last one has the least energy."""
+    result = measure(store.tables(), power=(0.0, 1.0))
+    for pooling in ("avg", "flatten"):
+        found = rows_of(result, "most_diverse", over="samples", pooling=pooling)
+        assert len(found) == 4
+        assert {row["layer"] for row in found} == {"avgpool"}
+        for row in found:
+            energies = {
+                r["layer"]: r["mean_energy"]
+                for r in rows_of(
+                    result, "models", over="samples", pooling=pooling,
+                    power=row["power"], backbone=row["backbone"],
+                )
+            }  # fmt: skip
+            assert set(energies) == {"conv1", "res2", "avgpool"}
+            assert sorted(energies, key=energies.__getitem__)[:2] == [row["layer"], row["next"]]
+
+
+def test_weights_come_from_the_backbone(photos: Path, tmp_path: Path) -> None:
+    spec = f"{NET}&seed=3"
+    store = extract(
+        photos, backbones=[spec], store=tmp_path / "s", taps=["conv1:none", "res2", "head"],
+        workers=0, precision="fp32",
+    )  # fmt: skip
+    result = measure(store.tables(), over=("weights", "samples"), power=(2.0,))
+    network = load_backbone(spec).module
+    found = {row["tap"]: row for row in rows_of(result, over="weights")}
+    stage = {f"layer1.{i}.conv{j}" for i in range(3) for j in (1, 2)}
+    assert set(found) == {"conv1", "linear"} | stage
+    for name, row in found.items():
+        weight = network.get_submodule(name).weight.detach().flatten(1).numpy()
+        total, mean = energy(weight, 2)
+        assert row["energy"] == pytest.approx(total, rel=1e-6)
+        assert row["mean_energy"] == pytest.approx(mean, rel=1e-6)
+        assert (row["n"], row["d"]) == weight.shape
+        assert row["layer"] == {"conv1": "conv1", "linear": "head"}.get(name, "res2")
+    assert {row["layer"] for row in rows_of(result, "models", over="weights")} == set(found)
+
+
+def test_weights_that_are_no_longer_the_tables(photos: Path, tmp_path: Path) -> None:
+    store = extract(photos, backbones=[NET], store=tmp_path / "s", taps=["res2"], workers=0)
+    (table,) = store.tables()
+    table.spec = f"{NET}&seed=1"
+    with pytest.raises(UsageError, match="not those that made"):
+        measure([table], over=("weights",))
+
+
+def family(tmp_path: Path, text: str) -> str:
+    (tmp_path / "family.csv").write_text(text)
+    return str(tmp_path / "family.csv")
+
+
+def make_family(path: Path) -> Store:
+    """Two trainings of three epochs, of which the later are the more diverse."""
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    for width in (1, 2):
+        for epoch in (1, 2, 3):
+            x = points(width, 6, offset=5.0 / epoch)
+            make_table(path, manifest, f"w{width}e{epoch}/avgpool.avg", x, weights=f"{x.sum()}")
+    return open_store(path)
+
+
+def test_a_family_gives_correlations_early_stopping_and_figures(tmp_path: Path) -> None:
+    store = make_family(tmp_path / "store")
+    table = "backbone,epochs,width,parameters,error,method\n" + "".join(
+        f"w{w}e{e},{e},{w},{w * 1000},{error},{'DINO' if w == 1 else 'SimCLR'}\n"
+        for (w, e), error in zip(
+            [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)],
+            [0.5, 0.3, 0.4, 0.45, 0.25, 0.2],
+            strict=True,
+        )
+    )
+    result = measure(store.tables(), family=family(tmp_path, table), taps=("head",))
+    rows = rows_of(result, "models", over="samples")
+    assert {row["backbone"] for row in rows if row["least_error"]} == {"w1e2", "w2e3"}
+    (found,) = rows_of(result, "correlations", over="samples")
+    wanted = spearmanr([row["mean_diversity"] for row in rows], [row["error"] for row in rows])
+    assert found["rho"] == pytest.approx(wanted.statistic)
+    assert found["n"] == 6
+    assert found["low"] < found["rho"] < found["high"]
+    assert any("stand on 6 models" in note for note in result.notes)
+    names = {figure.name for figure in result.figures}
+    assert {
+        "layers-samples-none", "error-samples-none-w1", "error-samples-none-w2",
+        "error-parameters-samples-none", "diversity-parameters-samples-none", "method-samples-none",
+    } <= names  # fmt: skip
+    assert {path.stem for path in draw_figures(result, tmp_path / "drawn")} == names
+
+
+def test_the_probes_error_is_a_classifiers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sides = {}
+    for side, n in (("train", 300), ("test", 150)):
+        labels = np.arange(n) % 3
+        manifest = make_samples(tmp_path / side, labels, ["ant", "bee", "cow"])
+        for name, noise in (("sharp", 0.4), ("blunt", 1.5)):
+            x = (np.eye(3, 5)[labels] + noise * rng.standard_normal((n, 5))).astype(np.float32)
+            make_table(tmp_path / side, manifest, f"{name}/avgpool.avg", x, weights=name)
+        sides[side] = open_store(tmp_path / side)
+    tables = {"store": sides["test"].tables(), "train": sides["train"].tables()}
+    result = Diversity(DiversityConfig()).run(tables)
+    errors = {row["backbone"]: row["error"] for row in result.tables["family"]}
+    for name, error in errors.items():
+        one, other = (sides[side][name] for side in ("train", "test"))
+        peer = LogisticRegression(max_iter=1000).fit(one.numpy(), one.labels)
+        assert error == pytest.approx(1 - peer.score(other.numpy(), other.labels), abs=0.03)
+    assert errors["sharp"] + 0.1 < errors["blunt"]
+    alone = Diversity(DiversityConfig()).run({"store": tables["store"]})
+    assert any("error: of a fifth of STORE" in note for note in alone.notes)
+    with pytest.raises(UsageError, match=r"--train has no table (blunt|sharp)/avgpool.avg"):
+        Diversity(DiversityConfig()).run({"store": tables["store"], "train": tables["train"][:1]})
+    given = family(tmp_path, "backbone,error\nsharp,0.125\n")
+    told = Diversity(DiversityConfig(family=given)).run(tables)
+    assert {row["backbone"]: row["error"] for row in told.tables["family"]} == errors | {
+        "sharp": 0.125
+    }
+
+
+def test_labels_missing_and_layers_without_an_energy_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    with h5py.File(path / "samples.h5", "r+") as file:
+        del file["label"], file["classes"]
+    seal_by_hand(path / "samples.h5", "featkit-samples")
+    make_table(path, manifest, "still/avgpool.avg", np.ones((N, 4), np.float32))
+    result = Diversity(DiversityConfig()).run({"store": open_store(path).tables()})
+    assert any("still: no error, since its images have no labels" in x for x in result.notes)
+    assert any("still/avgpool, samples: all" in note for note in result.notes)
+    assert result.tables["energy"] == []
+    assert draw_figures(result, tmp_path) == []
+
+
+def test_unreadable_images_take_no_part(store: Store) -> None:
+    tables = store.select("small/conv1") + store.select("large/conv1")
+    tables[0].valid = np.arange(N) >= 100
+    result = measure(tables, over=("samples",))
+    found = rows_of(result, backbone="large", pooling="flatten")
+    flat = store["large/conv1"].numpy().reshape(N, -1)[100:]
+    assert found[0]["energy"] == pytest.approx(energy(flat, 1)[0], rel=1e-6)
+    tables[1].valid = np.arange(N) < 101
+    with pytest.raises(UsageError, match=r"1 readable image\(s\)"):
+        measure(tables)
+
+
+def test_what_a_model_is_is_read_off_its_architecture(photos: Path, tmp_path: Path) -> None:
+    specs = ["twice=resnet50w2?weights=none", NET]
+    store = extract(photos, backbones=specs, store=tmp_path / "s", taps=["avgpool"], workers=0)
+    wide, small = (describe_model(table) for table in store.tables())
+    assert (wide.depth, wide.width, wide.norm) == (50, 2, "batch")
+    network = load_backbone(NET).module
+    whole = sum(p.numel() for p in network.parameters())
+    assert small.parameters == whole - sum(p.numel() for p in network.linear.parameters())
+    assert small == Model(depth=20, width=1, norm="batch", parameters=small.parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "give a column backbone"),
+        ("epochs\n3\n", "give a column backbone"),
+        ("backbone,epoch\na,3\n", "unknown column 'epoch'.*epochs"),
+        ("backbone,epochs\na,many\n", "line 2: epochs is 'many'"),
+        ("backbone,error\na,12\n", r"line 2: error is '12': give a share"),
+        ("backbone,epochs\na,1\na,2\n", "line 3: a comes twice"),
+        ("backbone,epochs\n,2\n", "line 2: no backbone"),
+        ("backbone,epochs\na,2,3\n", "line 2: has more cells"),
+    ],
+)
+def test_family_files_that_mean_nothing(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_family(family(tmp_path, text))
+
+
+def test_a_family_may_leave_cells_empty_and_must_name_what_is_there(
+    tmp_path: Path, store: Store
+) -> None:
+    path = family(tmp_path, "backbone,epochs,method\nsmall,,\nlarge, 30 ,BYOL\n")
+    assert read_family(path) == {"small": Model(), "large": Model(epochs=30, method="BYOL")}
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_family(tmp_path / "none.csv")
+    with pytest.raises(UsageError, match="no backbone 'huge' among the tables"):
+        measure(store.tables(), family=family(tmp_path, "backbone\nhuge\n"))
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"samples": 1}, "samples is 1"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"power": (-1.0,)}, "power is -1"),
+        ({"power": ()}, "at least one"),
+        ({"over": ("images",)}, "over 'images'"),
+        ({"space": "quarter"}, "space 'quarter'"),
+    ],
+)
+def test_options_that_mean_nothing(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        DiversityConfig(**config)
+
+
+def test_two_stores_may_not_have_one_backbone(store: Store, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    make_table(
+        other, make_samples(other, LABELS, ["ant", "bee", "cow"]), "small/fc.none", points(1, 3)
+    )
+    with pytest.raises(UsageError, match="both have a backbone small"):
+        measure([*store.tables(), *open_store(other).tables()])
