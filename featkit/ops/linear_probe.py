@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featkit.errors import UsageError
 from featkit.ops.average_precision import eleven_point_average_precision
-from featkit.ops.logistic import fit_logistic
+from featkit.ops.logistic import Doubles, fit_logistic
 from featkit.ops.neighbors import BLOCK, Array, Integers
 
 PENALTIES = tuple(np.logspace(-6, 5, 45).tolist())
@@ -114,10 +114,58 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.converged_ = bool(found.converged[0])
         return self
 
-    def decision_function(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Return the logits of rows (m, d), float64 (m, c)."""
+    def decision_function(self, X: npt.ArrayLike) -> Doubles:  # noqa: N803
+        """Return the logits of rows.
+
+        Args:
+            X: (m, d), finite.
+
+        Returns:
+            float64 (m, c); of two classes the second's less the first's, (m).
+
+        Raises:
+            NotFittedError: ``fit`` has not been called.
+            UsageError: Shapes or values cannot be used.
+        """
+        logits = self._logits(X)
+        if len(self.classes_) == 2 and not self._has_columns:
+            return logits[:, 1] - logits[:, 0]
+        return logits
+
+    def predict_proba(self, X: npt.ArrayLike) -> Doubles:  # noqa: N803
+        """Return the probability of each class, (m, c); of each label by itself for columns."""
+        logits = self._logits(X)
+        found: Doubles = expit(logits) if self._has_columns else softmax(logits, axis=1)
+        return found
+
+    def predict(self, X: npt.ArrayLike) -> Array:  # noqa: N803
+        """Return the most probable label of each row, (m); 0 and 1, (m, k), for columns."""
+        logits = self._logits(X)
+        if self._has_columns:
+            return (logits > 0).astype(np.int64)
+        labels: Array = self.classes_[logits.argmax(1)]
+        return labels
+
+    def score(
+        self,
+        X: npt.ArrayLike,  # noqa: N803
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> float:
+        """Return the accuracy; for columns the mean 11-point average precision, unweighted."""
         check_is_fitted(self)
-        x = np.asarray(X)
+        if self._has_columns:
+            return _score(self._logits(X), np.asarray(y))
+        return float(super().score(X, y, sample_weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _logits(self, given: npt.ArrayLike) -> Doubles:
+        check_is_fitted(self)
+        x = np.asarray(given)
         if x.ndim != 2 or x.shape[1] != self.n_features_in_:
             raise UsageError(f"features are {x.shape}: give (rows, {self.n_features_in_})")
         logits = np.empty((len(x), len(self.intercept_)))
@@ -128,28 +176,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not np.isfinite(logits).all():
             raise UsageError("features hold NaN or infinity: leave those rows out")
         return logits
-
-    def predict_proba(self, X: npt.ArrayLike) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Return the probability of each class, (m, c); of each label by itself for columns."""
-        logits = self.decision_function(X)
-        found: npt.NDArray[np.float64] = (
-            expit(logits) if self._has_columns else softmax(logits, axis=1)
-        )
-        return found
-
-    def predict(self, X: npt.ArrayLike) -> Array:  # noqa: N803
-        """Return the most probable label of each row, (m); 0 and 1, (m, k), for columns."""
-        logits = self.decision_function(X)
-        if self._has_columns:
-            return (logits > 0).astype(np.int64)
-        labels: Array = self.classes_[logits.argmax(1)]
-        return labels
-
-    def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:  # noqa: N803
-        """Return the accuracy; for columns the mean 11-point average precision."""
-        if self._has_columns:
-            return _score(self.decision_function(X), np.asarray(y))
-        return float((self.predict(X) == np.asarray(y)).mean())
 
     def _checked(self, given: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array, Array]:
         x, y = np.asarray(given), np.asarray(labels)

@@ -165,8 +165,8 @@ def _eigenbasis(rows: Rows) -> Tensor:
         matrix = torch.cat([block[:, :-1].double() for _, block in rows.blocks()])
         values, vectors = torch.linalg.eigh(matrix @ matrix.T)
         some = values > RANK * len(rows) * values[-1]
-        spanned: Tensor = matrix.T @ (vectors[:, some] / values[some].sqrt())
-        return spanned.to(rows.dtype)
+        basis: Tensor = matrix.T @ (vectors[:, some] / values[some].sqrt())
+        return basis.to(rows.dtype)
     for dtype in (torch.float32, torch.float64):
         products = torch.zeros(d, d, dtype=dtype)
         for _, block in rows.blocks():

@@ -16,7 +16,7 @@ from featkit.ops.logistic_losses import Loss
 Array: TypeAlias = npt.NDArray[Any]
 Keep: TypeAlias = Callable[[slice, Tensor], None]  # takes the place of a block and its weights
 
-BLOCK = 2048  # rows in one matrix product
+BLOCK = 4096  # rows in one matrix product
 LARGEST = 1e15  # the squares of larger numbers may leave float32
 
 
@@ -103,9 +103,10 @@ class Rows:
         least, most = total + np.inf, total - np.inf
         bad: list[int] = []
         for part, rows in self._read():
-            total += rows.sum(axis=0, dtype=np.float64)
+            with np.errstate(invalid="ignore"):  # infinity is refused below
+                total += rows.sum(axis=0, dtype=np.float64)
             least, most = np.minimum(least, rows.min(axis=0)), np.maximum(most, rows.max(axis=0))
-            if not (least.min() >= -LARGEST and most.max() <= LARGEST):
+            if not max(most.max(), -least.min()) <= LARGEST:
                 bad += self.order[part][~(np.abs(rows) <= LARGEST).all(axis=1)].tolist()
         if bad:
             raise UsageError(

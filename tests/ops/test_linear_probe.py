@@ -154,3 +154,18 @@ def test_what_cannot_be_asked() -> None:
         probe.predict(X[:, :5])
     with pytest.raises(UsageError, match="NaN or infinity"):
         probe.predict(np.full((2, 10), np.inf, np.float32))
+
+
+def test_two_classes_have_one_decision() -> None:
+    y = Y > 4
+    probe = LinearProbe((3.0,), validation=None).fit(X[TRAIN], y[TRAIN])
+    logits = probe.decision_function(X[TEST])
+    assert logits.shape == (500,)
+    np.testing.assert_array_equal(logits > 0, probe.predict(X[TEST]))
+    # a row of weights each, where scikit-learn has their difference: half the penalty
+    model = LogisticRegression(C=2 / 3.0, tol=1e-10, max_iter=10_000)
+    model.fit(X[TRAIN].astype(float), y[TRAIN])
+    np.testing.assert_allclose(logits, model.decision_function(X[TEST]), atol=0.02)
+    weights = np.where(y[TEST], 2.0, 1.0)
+    wanted = np.average(probe.predict(X[TEST]) == y[TEST], weights=weights)
+    assert probe.score(X[TEST], y[TEST], weights) == pytest.approx(wanted)
