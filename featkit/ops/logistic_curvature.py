@@ -175,5 +175,5 @@ def _eigenbasis(rows: Rows) -> Tensor:
         values, vectors = torch.linalg.eigh(products)
         if values[0] > RESOLVED * values[-1]:
             break
-    basis: Tensor = vectors.to(rows.dtype)
-    return basis
+    turned: Tensor = vectors.to(rows.dtype)
+    return turned
