@@ -110,8 +110,8 @@ def fit_logistic(
     Example:
         >>> x, y = np.array([[-1.0], [1.0], [2.0], [4.0]]), np.array([0, 1, 0, 1])
         >>> fit_logistic(x, y, 2, [0.0, 1e6]).weights.round(3)
-        array([[[-0.374],
-                [ 0.374]],
+        array([[[-0.399],
+                [ 0.399]],
         <BLANKLINE>
                [[-0.   ],
                 [ 0.   ]]])

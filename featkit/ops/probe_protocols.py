@@ -84,12 +84,12 @@ def learn_probe(
     appendix A.2 (sgd); Guo et al. 2017, arXiv:1706.04599, sec. 4.2 (temperature).
 
     Example:
-        >>> x, y = [[0.0], [0.4], [0.6], [1.0]] * 10, [0, 0, 1, 1, 0, 1, 0, 1] * 5
+        >>> x, y = [[0.0], [0.3], [0.7], [1.0]] * 10, [0, 0, 1, 1] * 9 + [1, 1, 0, 0]
         >>> found = learn_probe(x, y, "unregularised")
         >>> found.classes[found.logits([[-1.0], [3.0]]).argmax(1)]
         array([0, 1])
         >>> found.validation, found.temperature > 0
-        (0.75, True)
+        (0.875, True)
     """
     features, labels = np.asarray(x), np.asarray(y)
     if protocol not in get_args(Protocol):
