@@ -172,6 +172,8 @@ class _Way:
                 f"start is of shapes {weights.shape} and {biases.shape}: give weights"
                 f" {(q, k * c, width - 1)} and biases {(q, k * c)}"
             )
+        if not (np.isfinite(weights).all() and np.isfinite(biases).all()):
+            raise UsageError("start holds NaN or infinity: leave it out")
         centred = biases + weights @ self.rows.mean
         return torch.from_numpy(np.concatenate([weights, centred[..., None]], 2)).view(
             -1, k, c, width
@@ -308,18 +310,18 @@ def _checked(
         if y.shape[1] != c or not np.isin(chosen, (0, 1)).all():
             raise UsageError(f"targets of shape {y.shape} must be 0 or 1 in {c} columns")
         return x, torch.from_numpy(np.ascontiguousarray(chosen.T != 0) * 2.0 - 1), order
-    if c < 2 or not (np.isin(chosen, np.arange(c))).all():
+    if c < 2 or not np.isin(chosen, np.arange(c)).all():
         raise UsageError(
-            f"targets must be whole numbers from 0 to n_classes - 1 = {c - 1}, 1 or more"
+            f"targets must be whole numbers from 0 to n_classes - 1 = {c - 1}, of 2 or more classes"
         )
     return x, torch.from_numpy(chosen.astype(np.int64)), order
 
 
 def _checked_penalties(penalties: Sequence[float], tol: float) -> list[float]:
-    given = np.asarray(penalties, dtype=np.float64)
-    if given.ndim != 1 or not len(given) or not ((given >= 0) & (given < np.inf)).all():
+    given = np.asarray(penalties)
+    numbers = given.ndim == 1 and len(given) and given.dtype.kind in "iuf"
+    if not numbers or not ((given >= 0) & (given < np.inf)).all():
         raise UsageError(f"penalties are {penalties}: give some numbers, each 0 or more")
     if not 0 < tol < 1:
         raise UsageError(f"tol is {tol}: give a number between 0 and 1, such as 1e-6")
-    values: list[float] = given.tolist()
-    return values
+    return [float(value) for value in given]

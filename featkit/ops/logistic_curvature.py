@@ -11,7 +11,7 @@ from featkit.ops.logistic_losses import Loss
 from featkit.ops.logistic_rows import Rows
 
 EXACT_FLOATS = 2**20  # rows of no more numbers are held in float32 everywhere
-RESOLVED = 1e-5  # eigenvalues over the largest that float32 tells apart well
+RESOLVED = 1e-6  # eigenvalues over the largest that float32 tells apart
 RANK = 1e-13  # times the number of rows: eigenvalues over the largest that are rounding
 FLAT = {torch.float32: 1e-7, torch.float64: 1e-16}  # of second derivatives: less is rounding
 
@@ -172,8 +172,7 @@ def _eigenbasis(rows: Rows) -> Tensor:
         for _, block in rows.blocks():
             centred = block[:, :-1].to(dtype)
             products.addmm_(centred.T, centred)
-        values, vectors = torch.linalg.eigh(products)
+        values, basis = torch.linalg.eigh(products)
         if values[0] > RESOLVED * values[-1]:
             break
-    turned: Tensor = vectors.to(rows.dtype)
-    return turned
+    return basis.to(rows.dtype)

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from featkit.ops.logistic_curvature import Curvature, Metric, inner, scaled
-from featkit.ops.logistic_rows import Array, Rows
+from featkit.ops.logistic_rows import BLOCK, Array, Rows
 
-HELD_FLOATS = 2**29  # of rotated rows, and again of weights: 1 to 2 GiB each
+HELD_FLOATS = 2**28  # of turned rows, and again of weights: up to 1 GiB each
+LOGITS = 2**25  # of one block, with which some four arrays of this size are made
 PRODUCTS = 250  # with the Hessian in one step, at most
-REMAINDER = 0.1  # share of what is tolerated that a linear system may leave
+REMAINDER = 0.01  # share of what is tolerated that a linear system may leave
 SHORTENINGS = 12  # of one step, at most
 NEGLIGIBLE = 1e-9  # objective a row at which all rows are fitted and there may be no minimum
-NOISE = {torch.float32: 1e-7, torch.float64: 1e-14}  # of an objective
+NOISE = {torch.float32: 1e-7, torch.float64: 1e-14}  # share of an objective that is rounding
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Newton:
             max_iter: Most steps.
         """
         p, c, _ = start.coefficients.shape
-        together = max(1, HELD_FLOATS // (c * len(self.kept)))
+        together = max(1, min(HELD_FLOATS // len(self.kept), LOGITS // BLOCK) // c)
         parts = [
             Problems.at(
                 start.coefficients[i : i + together],
@@ -117,6 +118,8 @@ class _Descent:
         self.weights = torch.empty(p, c, len(self.kept))
         self.gradient = torch.empty_like(problems.coefficients)
         self.promised = torch.full((p,), torch.inf, dtype=torch.float64)
+        self.length = self.promised.clone()
+        self.noise = NOISE[self.rows.dtype]
 
     def run(self, forcing: float, min_iter: int, max_iter: int) -> None:
         at = self.at
@@ -127,10 +130,13 @@ class _Descent:
             metric = self.curvature.metric(self.weights, live, at.penalties[live])
             gradient = self.curvature.inside(self.gradient[live])
             length = inner(gradient, metric.solve(gradient))
-            objective = at.objectives[live]
+            objective, promised = at.objectives[live], self.promised[live]
+            rounding = (promised <= self.noise * objective) & (length > self.length[live] / 2)
+            stuck[live] |= rounding
+            self.length[live] = length
             at.gradients[live] = (length / objective.clamp(min=1e-300)).sqrt()
             tolerated = self.tol * objective
-            done = (self.promised[live] <= tolerated) | (length <= REMAINDER * tolerated)
+            done = (promised <= tolerated) | (length <= REMAINDER * tolerated)
             alone = self.curvature.alone(self.gradient[live], metric, at.penalties[live])
             at.converged[live] = done & (alone <= tolerated)
             done |= objective <= NEGLIGIBLE * self.rows.weight * len(self.rows)
@@ -183,13 +189,9 @@ class _Descent:
             if not going.all():
                 step[live] = now
                 live, metric = live[going], metric.of(going)
-                now, rest, turned, direction = (
-                    now[going],
-                    rest[going],
-                    turned[going],
-                    direction[going],
-                )
-                before, length, enough = before[going], length[going], enough[going]
+                now, rest, turned = now[going], rest[going], turned[going]
+                direction, enough = direction[going], enough[going]
+                before, length = before[going], length[going]
                 if not len(live):
                     return step
             direction = turned + scaled(length / before, direction)
@@ -207,7 +209,7 @@ class _Descent:
             objective, gradient = self._evaluate(trial, problems)
             before, promised = at.objectives[problems], self.promised[problems]
             rise = objective - before
-            good = rise <= NOISE[self.rows.dtype] * before - 1e-4 * share * promised
+            good = rise <= self.noise * before - 1e-4 * share * promised
             better = problems[good]
             at.coefficients[better], at.objectives[better] = trial[good], objective[good]
             self.gradient[better] = gradient[good]
