@@ -89,6 +89,7 @@ def main() -> None:
     full = fit_logistic(wide, labels, classes, PENALTIES)
     large = time.perf_counter() - started
     sized = f"{ROWS:,} rows, d = {table.shape[1]:,}, {classes} classes, {len(PENALTIES)} penalties"
+    sized += f", {torch.get_num_threads()} thread(s)"
     save(
         "probe",
         command_line(parser, given),
