@@ -115,7 +115,7 @@ def main() -> None:
                 "measured": f"{faster:.1f}×",
                 "target": "≥ 10×",
                 "met": faster >= 10,
-                "sized": f"n = {given.pdist_rows:,}, d = {given.width}, s = 1, one round, {threads}",
+                "sized": f"n = {given.pdist_rows:,}, d = {given.width}, s = 1, {threads}",
             },
             {
                 "what": "relative error of the mean energy against float64 distances",

@@ -126,7 +126,7 @@ def show_result(
         result: What was found.
         output: Folder, or None.
         as_json: Whether to print ``result.json`` and nothing else.
-        shown: Rows to print; None for the first table.
+        shown: Rows to print; None for what the result names.
     """
     saved = []
     if output is not None:
@@ -139,11 +139,16 @@ def show_result(
     if as_json:
         click.echo(result.to_json(), nl=False)
         return
-    if shown is None:
-        rows: Sequence[Mapping[str, Any]] = next(iter(result.tables.values()), ())
-        shown = [{name: row[name] for name in result.shown or row} for row in rows]
-    if shown:
-        click.echo(table_text(shown))
+    first: Mapping[str, tuple[str, ...]] = dict.fromkeys(list(result.tables)[:1], ())
+    texts = [
+        table_text([{name: row[name] for name in columns or row} for row in result.tables[table]])
+        for table, columns in (result.shown or first).items()
+        if result.tables.get(table)
+    ]
+    if shown is not None:
+        texts = [table_text(shown)] if shown else []
+    if texts:
+        click.echo("\n\n".join(texts))
     scalars = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in result.scalars.items()]
     if scalars:
         click.echo("\n" + ", ".join(scalars))

@@ -37,8 +37,8 @@ def value_text(value: Any) -> str:
     """Return one value for people.
 
     Example:
-        >>> value_text(12345), value_text(0.5), value_text(None), value_text(True)
-        ('12,345', '0.500', '-', 'yes')
+        >>> value_text(12345), value_text(0.5), value_text(1e-6), value_text(None), value_text(True)
+        ('12,345', '0.500', '1e-06', '-', 'yes')
     """
     if value is None:
         return "-"
@@ -47,7 +47,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.2g}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
     return str(value)
 
 

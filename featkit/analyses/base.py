@@ -104,7 +104,8 @@ class Result:
         figures: Pictures of them.
         provenance: Keys of the tables read, versions, seed.
         notes: What the reader must know, a line each.
-        shown: Columns of the first table that a terminal shows; none for all.
+        shown: Tables that a terminal shows, each with its columns, none for all; without any, the
+            first table.
     """
 
     analysis: str
@@ -115,7 +116,7 @@ class Result:
     figures: list[Figure] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    shown: tuple[str, ...] = ()
+    shown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return ``result.json``; numbers that are not finite become null."""

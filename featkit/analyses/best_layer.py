@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from featkit.analyses.base import short_names
@@ -12,6 +12,23 @@ from featkit.store.reader import FeatureTable
 ALL = "all"
 
 Pair = tuple[FeatureTable, FeatureTable]
+
+
+def with_taps(
+    inputs: Mapping[str, Sequence[FeatureTable]], taps: Sequence[str]
+) -> dict[str, Sequence[FeatureTable]]:
+    """Return the tables of some taps; of ``all``, those whose rows are vectors; of none, all."""
+    if not taps:
+        return dict(inputs)
+    return {
+        side: [
+            table
+            for table in tables
+            if table.tap in taps or (ALL in taps and len(table.shape) == 2)
+        ]
+        or tables
+        for side, tables in inputs.items()
+    }
 
 
 def pick_layers(

@@ -18,7 +18,7 @@ from featkit.analyses.base import (
     option,
     short_names,
 )
-from featkit.analyses.best_layer import pick_layers
+from featkit.analyses.best_layer import pick_layers, with_taps
 from featkit.analyses.sides import Split, kept_rows, pair_tables, split_samples
 from featkit.errors import UsageError
 from featkit.ops.combine import Combination, combine
@@ -70,7 +70,7 @@ class KNN:
         Input("TRAIN", "tables of the bank: STORE, STORE:BACKBONE or STORE:BACKBONE/TAP"),
         Input("TEST", "tables of the queries; the same as TRAIN for leave-one-out"),
     )
-    requires: ClassVar[frozenset[str]] = frozenset({"labels", "vectors"})
+    requires: ClassVar[frozenset[str]] = frozenset({"labels"})
     Config: ClassVar[type[Any]] = KNNConfig
 
     def __init__(self, config: KNNConfig | None = None) -> None:
@@ -93,7 +93,8 @@ class KNN:
         Raises:
             UsageError: The two sides do not belong together.
         """
-        check_requirements(self.requires, inputs)
+        inputs = with_taps(inputs, self.config.taps)
+        check_requirements(self.requires | {"vectors"}, inputs)
         pairs = pair_tables(inputs["train"], inputs["test"])
         split = split_samples(pairs)
         tried: list[dict[str, Any]] = []
@@ -117,6 +118,7 @@ class KNN:
         result.provenance = provenance
         if tried:
             result.tables["layers"] = tried
+            result.shown = {"layers": (), "accuracy": ()}
         result.arrays["classes"] = np.array(split.classes)
         for name, bank, queries in self._features(pairs, split):
             self._judge(name, bank, queries, split, result)

@@ -19,7 +19,7 @@ from featkit.analyses.base import (
     option,
     short_names,
 )
-from featkit.analyses.best_layer import pick_layers
+from featkit.analyses.best_layer import pick_layers, with_taps
 from featkit.analyses.sides import Split, kept_rows, pair_tables, split_samples
 from featkit.errors import UsageError
 from featkit.ops.average_precision import eleven_point_average_precision
@@ -65,7 +65,7 @@ class Probe:
         Input("TRAIN", "tables to train on: STORE, STORE:BACKBONE or STORE:BACKBONE/TAP"),
         Input("TEST", "tables of other images, made by the same backbones"),
     )
-    requires: ClassVar[frozenset[str]] = frozenset({"any labels", "vectors"})
+    requires: ClassVar[frozenset[str]] = frozenset({"any labels"})
     Config: ClassVar[type[Any]] = ProbeConfig
 
     def __init__(self, config: ProbeConfig | None = None) -> None:
@@ -103,7 +103,8 @@ class Probe:
         Raises:
             UsageError: The two sides do not belong together, or TRAIN is too small.
         """
-        check_requirements(self.requires, inputs)
+        inputs = with_taps(inputs, self.config.taps)
+        check_requirements(self.requires | {"vectors"}, inputs)
         pairs = pair_tables(inputs["train"], inputs["test"])
         split = split_samples(pairs)
         _check(split)
@@ -128,6 +129,9 @@ class Probe:
         best = max(learned, key=lambda name: learned[name].validation)
         result = self._begin(inputs, split)
         for (name, probe), (_, test) in zip(learned.items(), pairs, strict=True):
+            if probe.converged is False:
+                why = "" if probe.penalty else ": classes that hyperplanes part have none"
+                result.notes.append(f"{name}: the optimum was not reached{why}")
             logits = probe.logits(kept_rows(test, split.query_rows))
             if split.query_labels.ndim == 1:
                 row = _judge(name, probe, logits, split, result, drawn=name == best)
@@ -136,6 +140,7 @@ class Probe:
             result.tables["accuracy"].append(row)
         if tried:
             result.tables["layers"] = tried
+            result.shown = {"layers": (), "accuracy": ()}
         _conclude(best, result)
         _tell_paths(learned, result)
         return result

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featkit.errors import UsageError
 from featkit.ops.average_precision import eleven_point_average_precision
-from featkit.ops.logistic import Doubles, fit_logistic
+from featkit.ops.logistic import Doubles, LogisticPath, fit_logistic
 from featkit.ops.neighbors import BLOCK, Array, Integers
 
 PENALTIES = tuple(np.logspace(-6, 5, 45).tolist())
@@ -95,12 +95,17 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best = 0
         if self.validation is not None:
             kept = self._hold_out(len(x))
-            logits, weights = self._tried(x, targets, kept, penalties)
+            path, known = self._tried(x, targets, kept, penalties)
             wanted = targets[self.held_out_]
-            self.validation_scores_ = np.array([_score(part, wanted) for part in logits])
-            best = int(self.validation_scores_.argmax())
-            self.held_out_logits_ = logits[best]
-            start = weights[best]
+            scores = []
+            for index in range(len(penalties)):
+                logits = self._of_held_out(x, path, known, index)
+                scores.append(_score(logits, wanted))
+                if scores[-1] > max(scores[:-1], default=-1):
+                    best, self.held_out_logits_ = index, logits
+            self.validation_scores_ = np.array(scores)
+            if len(known) == len(self.classes_):
+                start = path.weights[[best]], path.biases[[best]]
         elif len(penalties) != 1:
             raise UsageError(
                 f"{len(penalties)} penalties and validation None: give one, or a share to hold out"
@@ -209,29 +214,30 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _tried(
         self, x: Array, targets: Array, kept: Integers, penalties: list[float]
-    ) -> tuple[Array, list[tuple[Array, Array] | None]]:
-        """Fit every penalty on some rows; return logits of the others (q, h, c), and a start."""
-        known = self.classes_ if self._has_columns else np.unique(targets[kept])
-        if not self._has_columns and len(known) < 2:
-            raise UsageError(
-                f"the {len(kept)} samples that are not held out are of one class: give more"
-            )
+    ) -> tuple[LogisticPath, Integers]:
+        """Fit every penalty on some rows; return also which classes these have."""
+        known = np.arange(len(self.classes_)) if self._has_columns else np.unique(targets[kept])
         numbers = targets
-        if not self._has_columns:  # rows of other classes are not among those kept
+        if not self._has_columns:
+            if len(known) < 2:
+                raise UsageError(
+                    f"the {len(kept)} samples that are not held out are of one class: give more"
+                )
+            # rows of other classes are not among those kept
             numbers = np.searchsorted(known, targets).clip(max=len(known) - 1)
         path = fit_logistic(
             x, numbers, len(known), penalties, rows=kept, tol=self.tol, max_iter=self.max_iter
         )
-        logits = np.full((len(penalties), len(self.held_out_), len(self.classes_)), -np.inf)
-        flat = path.weights.reshape(-1, x.shape[1]).T
+        return path, known
+
+    def _of_held_out(self, x: Array, path: LogisticPath, known: Integers, index: int) -> Doubles:
+        """Return the logits of the rows held out for one penalty, (h, c)."""
+        logits = np.full((len(self.held_out_), len(self.classes_)), -np.inf)
+        weights = path.weights[index].T
         for begin in range(0, len(self.held_out_), BLOCK):
             rows = slice(begin, begin + BLOCK)
-            products = x[self.held_out_[rows]] @ flat
-            parts = products.reshape(-1, len(penalties), len(known)).swapaxes(0, 1)
-            logits[:, rows, known] = parts + path.biases[:, None]
-        if len(known) < len(self.classes_):
-            return logits, [None] * len(penalties)
-        return logits, [(w[None], b[None]) for w, b in zip(path.weights, path.biases, strict=True)]
+            logits[rows, known] = x[self.held_out_[rows]] @ weights + path.biases[index]
+        return logits
 
 
 def _score(logits: Array, targets: Array) -> float:

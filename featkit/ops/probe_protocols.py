@@ -31,6 +31,7 @@ class LearnedProbe:
         model: The classifier, trained on all samples.
         classes: The label, or the column of labels, that each output stands for, (c), ascending.
         penalty: λ.
+        converged: Whether ``model`` is the optimum; None for SGD, which does not know.
         path: Each λ that was tried, and its score on the samples held out.
         validation: The score on these of the λ chosen, in [0, 1]: accuracy, or mean average
             precision where a sample can have several labels.
@@ -41,6 +42,7 @@ class LearnedProbe:
     model: Learner
     classes: Array
     penalty: float
+    converged: bool | None
     path: tuple[tuple[float, float], ...]
     validation: float
     temperature: float | None
@@ -120,7 +122,9 @@ def _learn_logistic(x: Array, labels: Array, protocol: Protocol, seed: int) -> L
         logits, wanted = model.held_out_logits_, labels[model.held_out_]
         temperature = _temperature(logits, wanted, model.classes_)
     classes = model.classes_ if columns is None else columns
-    return LearnedProbe(protocol, model, classes, model.penalty_, path, max(scores), temperature)
+    return LearnedProbe(
+        protocol, model, classes, model.penalty_, model.converged_, path, max(scores), temperature
+    )
 
 
 def _learn_by_sgd(
@@ -138,7 +142,7 @@ def _learn_by_sgd(
     logits = np.full((len(held_out), len(model.classes_)), -np.inf)
     logits[:, np.searchsorted(model.classes_, other.classes_)] = _logits(other, x[held_out])
     temperature = _temperature(logits, labels[held_out], model.classes_)
-    return LearnedProbe("sgd", model, model.classes_, penalty, path, max(scores), temperature)
+    return LearnedProbe("sgd", model, model.classes_, penalty, None, path, max(scores), temperature)
 
 
 def _temperature(logits: Array, labels: Array, classes: Array) -> float:

@@ -203,7 +203,7 @@ def test_a_family_gives_correlations_early_stopping_and_figures(tmp_path: Path) 
     names = {figure.name for figure in result.figures}
     assert {
         "layers-samples-none", "error-samples-none-w1", "error-samples-none-w2",
-        "error-parameters-samples-none", "diversity-parameters-samples-none", "method-samples-none",
+        "error-parameters", "diversity-parameters-samples-none", "method-samples-none",
     } <= names  # fmt: skip
     assert {path.stem for path in draw_figures(result, tmp_path / "drawn")} == names
 
@@ -226,6 +226,9 @@ def test_the_probes_error_is_a_classifiers(tmp_path: Path) -> None:
         peer = LogisticRegression(max_iter=1000).fit(one.numpy(), one.labels)
         assert error == pytest.approx(1 - peer.score(other.numpy(), other.labels), abs=0.03)
     assert errors["sharp"] + 0.1 < errors["blunt"]
+    assert {row["error"] for row in result.tables["energy"]} == set(errors.values())
+    with pytest.raises(UsageError, match="--train has the images of STORE"):
+        Diversity(DiversityConfig()).run({"store": tables["store"], "train": tables["store"]})
     alone = Diversity(DiversityConfig()).run({"store": tables["store"]})
     assert any("error: of a fifth of STORE" in note for note in alone.notes)
     with pytest.raises(UsageError, match=r"--train has no table (blunt|sharp)/avgpool.avg"):
@@ -245,7 +248,7 @@ def test_labels_missing_and_layers_without_an_energy_are_said(tmp_path: Path) ->
     seal_by_hand(path / "samples.h5", "featkit-samples")
     make_table(path, manifest, "still/avgpool.avg", np.ones((N, 4), np.float32))
     result = Diversity(DiversityConfig()).run({"store": open_store(path).tables()})
-    assert any("still: no error, since its images have no labels" in x for x in result.notes)
+    assert any("still: no error, since the images of" in x for x in result.notes)
     assert any("still/avgpool, samples: all" in note for note in result.notes)
     assert result.tables["energy"] == []
     assert draw_figures(result, tmp_path) == []
@@ -283,6 +286,7 @@ def test_what_a_model_is_is_read_off_its_architecture(photos: Path, tmp_path: Pa
         ("backbone,epochs\na,many\n", "line 2: epochs is 'many'"),
         ("backbone,error\na,12\n", r"line 2: error is '12': give a share"),
         ("backbone,epochs\na,1\na,2\n", "line 3: a comes twice"),
+        ("backbone,error,error\na,0,1\n", "column 'error' comes twice"),
         ("backbone,epochs\n,2\n", "line 2: no backbone"),
         ("backbone,epochs\na,2,3\n", "line 2: has more cells"),
     ],
@@ -312,6 +316,7 @@ def test_a_family_may_leave_cells_empty_and_must_name_what_is_there(
         ({"power": ()}, "at least one"),
         ({"over": ("images",)}, "over 'images'"),
         ({"space": "quarter"}, "space 'quarter'"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_options_that_mean_nothing(config: dict[str, Any], says: str) -> None:
@@ -326,3 +331,51 @@ def test_two_stores_may_not_have_one_backbone(store: Store, tmp_path: Path) -> N
     )
     with pytest.raises(UsageError, match="both have a backbone small"):
         measure([*store.tables(), *open_store(other).tables()])
+
+
+def test_an_error_that_cannot_be_measured_is_said(tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    make_table(one, make_samples(one, [0] * N, ["ant"]), "net/avgpool.avg", points(0, 4))
+    result = Diversity(DiversityConfig()).run({"store": open_store(one).tables()})
+    assert any(
+        "net: no error, since a probe cannot be learned (one class" in x for x in result.notes
+    )
+    other = tmp_path / "other"
+    manifest = make_samples(other, LABELS, ["ant", "bee", "cow"])
+    make_table(other, manifest, "net/avgpool.avg", points(1, 4))
+    with h5py.File(other / "samples.h5", "r+") as file:
+        del file["label"], file["classes"]
+    seal_by_hand(other / "samples.h5", "featkit-samples")
+    sides = {"store": open_store(one).tables(), "train": open_store(other).tables()}
+    notes = Diversity(DiversityConfig()).run(sides).notes
+    assert any("have no labels" in note for note in notes)
+
+
+def test_what_is_asked_twice_is_measured_once(store: Store) -> None:
+    once = measure(store.tables(), taps=("conv1",), samples=30, repeats=3)
+    twice = measure(
+        store.tables(), taps=("conv1", "conv1"), samples=30, repeats=3, power=(1.0, 1.0),
+        over=("samples", "samples", "units"),
+    )  # fmt: skip
+    assert twice.tables["energy"] == once.tables["energy"]
+
+
+def test_the_average_of_the_last_map_is_the_avgpool(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    maps = points(0, 5, 2, 2, offset=0.5)
+    make_table(path, manifest, "net/conv1.none", points(1, 5, 2, 2, offset=4.0))
+    make_table(path, manifest, "net/res4.none", maps)
+    make_table(path, manifest, "net/avgpool.avg", maps.mean((2, 3)))
+    result = measure(open_store(path).tables(), over=("samples",))
+    (row,) = rows_of(result, "most_diverse", pooling="avg")
+    assert set(row["layer"].split(" = ")) == {"res4", "avgpool"}
+    assert row["next"] == "conv1"
+
+
+def test_the_only_vector_stands_for_a_head(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    make_table(path, manifest, "vit/norm.cls", points(0, 6))
+    result = measure(open_store(path).tables(), taps=("head",))
+    assert result.notes == ["no head in vit: norm stands for it"]

@@ -157,7 +157,7 @@ def test_requirements_are_checked_before_any_work(tmp_path: Path) -> None:
     make_table(tmp_path / "s", manifest, "maps/x.none", np.zeros((4, 2, 3, 3), np.float32))
     maps = open_store(tmp_path / "s").tables()
     with pytest.raises(UsageError, match=r"rows of d numbers.*\(2, 3, 3\)"):
-        check_requirements(KNN.requires, {"train": maps, "test": maps})
+        run(maps, maps)
 
 
 def test_store_path_equals_array_path(tmp_path: Path) -> None:
@@ -260,3 +260,18 @@ def test_taps_that_cannot_be_chosen_among(tmp_path: Path) -> None:
         run(train, test, taps=("res5",))
     with pytest.raises(UsageError, match="TEST has the images of TRAIN"):
         run(train, train, taps=("all",))
+
+
+def test_taps_leave_maps_aside(tmp_path: Path) -> None:
+    sides = []
+    for side, rows in (("train", TRAIN), ("test", TEST)):
+        store = tmp_path / side
+        manifest = make_samples(store, Y[rows], NAMES)
+        make_table(store, manifest, "net/avgpool.avg", X[rows])
+        make_table(store, manifest, "net/conv1.none", np.zeros((len(Y[rows]), 2, 3, 3), np.float32))
+        sides.append(open_store(store).tables())
+    for taps in (("avgpool",), ("all",)):
+        (row,) = run(*sides, taps=taps).tables["layers"]
+        assert row["features"] == "net/avgpool"
+    with pytest.raises(UsageError, match="rows of d numbers"):
+        run(*sides, taps=("conv1",))

@@ -416,7 +416,7 @@ def test_the_limits_of_temperature_are_said(tmp_path: Path) -> None:
     result = run(train, table(tmp_path / "test", far[150:], Y[150:200]))
     row = result.tables["accuracy"][0]
     assert (row["top1"], row["temperature"], row["ece_scaled"]) == (1, 0, 0)
-    (note,) = result.notes
+    (note,) = (text for text in result.notes if "temperature" in text)
     assert note.startswith("net/fc: classifies the images held out all of them right")
     assert "T = 0" in {r["probabilities"] for r in result.tables["reliability"]}
     # two of three held out belie the rest
@@ -550,6 +550,16 @@ def test_images_that_cannot_be_read(test: FeatureTable, tmp_path: Path) -> None:
 def test_options_that_mean_nothing(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ProbeConfig(**config)
+
+
+def test_it_is_said_where_there_is_no_optimum(tmp_path: Path) -> None:
+    far = (X[:200] + 20 * np.eye(12)[Y[:200]]).astype(np.float32)
+    train = table(tmp_path / "train", far[:150], Y[:150])
+    test = table(tmp_path / "test", far[150:], Y[150:200])
+    assert "net/fc: the optimum was not reached: classes that hyperplanes part have none" in (
+        run(train, test).notes
+    )
+    assert not any("optimum" in note for note in run(train, test, "logistic").notes)
 
 
 def test_the_best_layer_is_chosen_on_train(tmp_path: Path) -> None:

@@ -61,7 +61,11 @@ def test_json_of_one_model(run: Run, stores: tuple[Path, Path]) -> None:
     train, test = stores
     asked = ["probe", f"{train}:sharp", f"{test}:sharp", "--json", "--protocol", "unregularised"]
     status, out, err = run(*asked, "--seed", 3)
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert (
+        err
+        == "note: sharp/fc: the optimum was not reached: classes that hyperplanes part have none\n"
+    )
     content = json.loads(out)
     assert content["analysis"] == "probe"
     assert content["config"] == {"protocol": "unregularised", "seed": 3, "taps": []}

@@ -145,3 +145,10 @@ def test_what_cannot_be_used(arguments, message):
     with pytest.raises(UsageError, match=message) as error:
         learn_probe(*arguments)
     assert "\n" not in str(error.value)
+
+
+def test_it_says_whether_there_is_an_optimum(quick):
+    x, y = blobs(200)
+    assert learn_probe(x, y, "unregularised").converged is True
+    assert learn_probe(x + 50 * np.eye(5)[y], y, "unregularised").converged is False
+    assert learn_probe(x, y, "sgd").converged is None

@@ -28,19 +28,14 @@ Row: TypeAlias = dict[str, Any]
 Measured: TypeAlias = tuple[tuple[int, ...], Energy | str]
 """Number and width of points, and their energy or why they have none."""
 
-SHOWN = (
-    "backbone",
-    "layer",
-    "pooling",
-    "over",
-    "power",
-    "n",
-    "d",
-    "mean_energy",
-    "spread",
-    "correlation",
-    "evenness",
-)
+SHOWN = {
+    "energy": (
+        "backbone", "tap", "pooling", "over", "power", "n", "d", "mean_energy", "spread",
+        "diversity", "error", "correlation", "evenness",
+    ),
+    "most_diverse": (),
+    "correlations": (),
+}  # fmt: skip
 
 
 class Diversity:
@@ -69,8 +64,8 @@ class Diversity:
         Returns:
             Tables ``energy`` (a row for each layer, pooling, kind of point and power: the mean over
             the repeats of E and of E a pair, diversity = -E, spread = the standard deviation of the
-            mean energy over the repeats; correlation and evenness of the layer's units),
-            ``family`` (a row a backbone), and those of
+            mean energy over the repeats; correlation and evenness of the layer's units; the
+            backbone's error), ``family`` (a row a backbone), and those of
             :func:`featkit.analyses.diversity.comparison.compare_models`.
 
         Raises:
@@ -96,6 +91,7 @@ class Diversity:
             for layer in layers
             for row in self._rows(layer, draws[_store(layer.table)], result.notes)
         ]
+        result.tables["energy"] += self._weights(layers, result.notes)
         family = {
             name: merge(describe_model(table), given.get(name)) for name, table in backbones.items()
         }
@@ -109,6 +105,8 @@ class Diversity:
             "samples": min(len(rows[0]) for rows in draws.values()),
             "repeats": max(map(len, draws.values())),
         }
+        for row in result.tables["energy"]:
+            row["error"] = family[row["backbone"]].error
         compare_models(result, family, {_name(layer) for layer in layers if layer.is_end})
         return result
 
@@ -133,6 +131,8 @@ class Diversity:
 
     def _rows(self, layer: Layer, draws: Sequence[Integers], notes: list[str]) -> Iterator[Row]:
         """Yield the rows of one layer; its activations are read once."""
+        if set(self.config.over) == {"weights"}:
+            return
         measured: dict[tuple[str, str, float], list[Measured]] = {}
         shared: dict[str, list[tuple[float, float]]] = {}
         for rows in draws:
@@ -142,7 +142,7 @@ class Diversity:
                 alike = mean_absolute_correlation(units), spectral_evenness(units)
                 shared.setdefault(pooling, []).append(alike)
                 points = {"samples": as_samples(features, pooling), "units": units.T}
-                for over, power in product(points, self.config.power):
+                for over, power in product(points, dict.fromkeys(self.config.power)):
                     if over in self.config.over:
                         found = self._measure(points[over], power)
                         measured.setdefault((pooling, over, power), []).append(found)
@@ -156,10 +156,21 @@ class Diversity:
                 _number(correlation),
                 _number(evenness),
             )
-        if "weights" in self.config.over:
-            for name, weights in layer_weights(layer.table):
+
+    def _weights(self, layers: Sequence[Layer], notes: list[str]) -> Iterator[Row]:
+        """Yield the rows of weights, once for each module."""
+        seen = set()
+        for layer in layers if "weights" in self.config.over else ():
+            about = {"backbone": layer.table.backbone, "layer": layer.name}
+            found = dict(layer_weights(layer.table))
+            if not found:
+                notes.append(f"{layer.table.backbone}/{layer.table.tap} has no weights of its own")
+            for name, weights in found.items():
+                if (layer.table.backbone, name) in seen:
+                    continue
+                seen.add((layer.table.backbone, name))
                 own = {**about, "tap": name, "pooling": "none", "over": "weights"}
-                for power in self.config.power:
+                for power in dict.fromkeys(self.config.power):
                     once = [self._measure(weights, power)]
                     yield from self._summary({**own, "power": power}, once, notes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,6 +16,9 @@ Row: TypeAlias = dict[str, Any]
 _FEW = 8
 """Models up to which a rank correlation is said to stand on few."""
 
+_SAME = 1e-6
+"""Relative difference of energies up to which two layers are one: rounding."""
+
 _NAMES = 16
 """Layers whose names a picture has room for."""
 
@@ -23,7 +27,8 @@ def compare_models(result: Result, family: Mapping[str, Model], ends: set[tuple[
     """Add to the result of the energies what the models have in common.
 
     Tables: ``family`` (a row a backbone), ``most_diverse`` (for each kind of point, pooling, power
-    and backbone the layer of least mean energy, the next one, and how many spreads lie between),
+    and backbone the layer of least mean energy, the next one, and how many spreads of both lie
+    between; layers that are the same, such as the average of the last map, are named together),
     ``models`` (the energies with what is known of the backbone; ``mean_diversity`` is minus the
     energy of a pair; ``least_error`` marks the epoch with the least error among models that differ
     in epochs only) and, where three models or more have an error, ``correlations`` (Spearman's ρ of
@@ -104,17 +109,19 @@ def _grouped(rows: Sequence[Row], *names: str) -> Iterator[tuple[Row, list[Row]]
 
 def _most_diverse(models: Sequence[Row]) -> Iterator[Row]:
     for where, rows in _grouped(models, "over", "pooling", "power", "backbone"):
-        if len(rows) < 2:
+        ranked = sorted(rows, key=lambda row: row["mean_energy"])
+        least = ranked[0]["mean_energy"]
+        best = [row for row in ranked if row["mean_energy"] - least <= _SAME * abs(least)]
+        if len(best) == len(ranked):
             continue
-        best, second = sorted(rows, key=lambda row: row["mean_energy"])[:2]
-        spread = (best["spread"] or 0) ** 2 + (second["spread"] or 0) ** 2
-        apart = second["mean_energy"] - best["mean_energy"]
+        following = ranked[len(best)]
+        spread = math.hypot(best[0]["spread"] or 0, following["spread"] or 0)
         yield where | {
-            "layer": best["layer"],
-            "mean_energy": best["mean_energy"],
-            "next": second["layer"],
-            "next_mean_energy": second["mean_energy"],
-            "spreads_apart": apart / spread**0.5 if spread else None,
+            "layer": " = ".join(row["layer"] for row in best),
+            "mean_energy": least,
+            "next": following["layer"],
+            "next_mean_energy": following["mean_energy"],
+            "spreads_apart": (following["mean_energy"] - least) / spread if spread else None,
         }
 
 
@@ -135,8 +142,10 @@ def _correlations(models: Sequence[Row]) -> Iterator[Row]:
 
 
 def _figures(models: Sequence[Row]) -> Iterator[Figure]:
-    """Yield the figures of the paper for each kind of point and pooling, at the first power."""
-    power = models[0]["power"] if models else None
+    """Yield the figures of the paper for each kind of point and pooling, at s = 1 if asked."""
+    powers = [row["power"] for row in models]
+    power = 1 if 1 in powers else next(iter(powers), None)
+    drawn = False
     several = len({row["backbone"] for row in models}) > 1
     for shown, rows in _grouped(
         [row for row in models if row["power"] == power], "over", "pooling"
@@ -165,12 +174,18 @@ def _figures(models: Sequence[Row]) -> Iterator[Figure]:
             )  # fmt: skip
         if len({row["parameters"] for row in known} - {None}) > 1:
             at = where | {"least_error": True}
-            for name, column in (("error", "error"), ("diversity", y)):
+            yield Figure(
+                f"diversity-parameters-{stem}", "scatter", "models",
+                f"Diversity against parameters: {what}", "parameters", y, hue=layer, where=at,
+                log_x=True,
+            )  # fmt: skip
+            if not drawn:  # alike for each kind of point
+                last = {"layer": known[-1]["layer"]}
                 yield Figure(
-                    f"{name}-parameters-{stem}", "scatter", "models",
-                    f"{name.capitalize()} against parameters: {what}", "parameters", column,
-                    hue=layer if column == y else "backbone", where=at, log_x=True,
+                    "error-parameters", "scatter", "models", "Error against parameters",
+                    "parameters", "error", hue="backbone", where=at | last, log_x=True,
                 )  # fmt: skip
+                drawn = True
         if len({row["method"] for row in known} - {None}) > 1:
             last = known[-1]["layer"]
             yield Figure(

@@ -42,6 +42,8 @@ class DiversityConfig:
         for name, least in (("samples", 2), ("repeats", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: at least {least}")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}: give a whole number, 0 or more")
         if not self.over or not self.power:
             raise UsageError("over and power: give at least one of each")
         for over in self.over:

@@ -83,7 +83,9 @@ def describe_model(table: FeatureTable) -> Model:
     except BackboneError:
         return model
     head = network.head or classifier_path(network.module)
-    named = re.search(r"resnet(\d+)(?:w(\d+))?", architecture)
+    named = re.search(
+        r"resnet(\d+)(?:(?:w|(?<=wide_resnet50)_|(?<=wide_resnet101)_)(\d+))?", architecture
+    )
     return replace(
         model,
         depth=float(named[1]) if named else None,
@@ -125,6 +127,9 @@ def read_family(path: str | Path) -> dict[str, Model]:
         reason = error.strerror if isinstance(error, OSError) else "not a CSV in UTF-8"
         raise UsageError(f"family {path}: cannot be read ({reason})") from error
     known = ["backbone", *(field.name for field in fields(Model))]
+    twice = [name for name in columns if columns.count(name) > 1]
+    if twice:
+        raise UsageError(f"family {path}: column {twice[0]!r} comes twice")
     unknown = [name for name in columns if name not in known]
     if unknown:
         raise UsageError(

@@ -102,13 +102,13 @@ def choose_layers(
         by_tap: dict[str, list[FeatureTable]] = {}
         for table in own:
             by_tap.setdefault(table.tap, []).append(table)
-        for name in taps or by_tap:
+        for name in dict.fromkeys(taps) or by_tap:
             found = by_tap.get(name)
             if found is None and name == HEAD:
-                end = next((tap for tap in ENDS if tap in by_tap), None)
+                end = last_features(own)
                 if end is not None:
-                    found = by_tap[end]
-                    headless.setdefault(end, []).append(backbone)
+                    found = [end]
+                    headless.setdefault(end.tap, []).append(backbone)
             if found is None:
                 raise UsageError(
                     f"{backbone} has no {name} in {own[0].path.parent.parent}; it has "
@@ -118,6 +118,15 @@ def choose_layers(
     return layers, [
         f"no head in {', '.join(names)}: {end} stands for it" for end, names in headless.items()
     ]
+
+
+def last_features(tables: Sequence[FeatureTable]) -> FeatureTable | None:
+    """Return the table of one backbone that a head would read: by its name, or the only vector."""
+    vectors = {table.tap: table for table in tables if len(table.shape) == 2}
+    named = next((vectors[tap] for tap in ENDS if tap in vectors), None)
+    if named is None and len(vectors) == 1:
+        return next(iter(vectors.values()))
+    return named
 
 
 def _views(tables: Sequence[FeatureTable], name: str) -> list[Layer]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from featkit.analyses.diversity.family import Model
-from featkit.analyses.diversity.layers import ENDS
+from featkit.analyses.diversity.layers import last_features
 from featkit.analyses.sides import kept_rows, pair_tables, split_samples
 from featkit.errors import UsageError
 from featkit.ops.linear_probe import LinearProbe
@@ -37,40 +37,53 @@ def probe_errors(
     Raises:
         UsageError: Tables of ``train`` are not of the same backbones.
     """
+    if train and train[0].provenance["samples"] == tables[0].provenance["samples"]:
+        raise UsageError(
+            "--train has the images of STORE, and a probe knows what it has learned: give other "
+            "images, or leave --train out"
+        )
     found: dict[str, Model] = {}
     for backbone in backbones:
-        table = _last_features([table for table in tables if table.backbone == backbone])
-        if table is None:
-            notes.append(f"{backbone}: no error, since there is no table of its last features")
-        elif table.labels is None or table.labels.ndim > 1:
-            notes.append(f"{backbone}: no error, since its images have no labels")
-        else:
+        table = last_features([table for table in tables if table.backbone == backbone])
+        try:
             found[backbone] = Model(error=_error(table, train))
+        except _NoError as reason:
+            notes.append(f"{backbone}: no error, since {reason}")
     if found and not train:
         notes.append("error: of a fifth of STORE, learned from the rest of it; see --train")
     return found
 
 
-def _last_features(tables: Sequence[FeatureTable]) -> FeatureTable | None:
-    vectors = {table.tap: table for table in tables if len(table.shape) == 2}
-    return next((vectors[tap] for tap in ENDS if tap in vectors), None)
+class _NoError(Exception):
+    """Why there is no error."""
 
 
-def _error(table: FeatureTable, train: Sequence[FeatureTable]) -> float:
-    if train:
-        same = [other for other in train if other.name == table.name]
-        if not same:
-            raise UsageError(
-                f"--train has no table {table.name}, which {table.path.parent.parent} has: extract "
-                f"it, or leave --train out"
-            )
-        split = split_samples(pair_tables(same, [table]))
-        probe = LinearProbe().fit(kept_rows(same[0], split.bank_rows), split.bank_labels)
-        right = probe.predict(kept_rows(table, split.query_rows)) == split.query_labels
-        return float(1 - right.mean())
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(table.valid))
-    asked, learned = np.split(rows, [round(_HELD_OUT * len(rows))])
+def _error(table: FeatureTable | None, train: Sequence[FeatureTable]) -> float:
+    if table is None:
+        raise _NoError("there is no table of its last features")
+    same = [other for other in train if other.name == table.name]
+    if train and not same:
+        raise UsageError(
+            f"--train has no table {table.name}, which {table.path.parent.parent} has: extract "
+            f"it, or leave --train out"
+        )
+    for side in (table, *same):
+        if side.labels is None or side.labels.ndim > 1:
+            how = "no labels" if side.labels is None else "several labels each"
+            raise _NoError(f"the images of {side.path.parent.parent} have {how}")
     x, labels = table.numpy(), table.labels
-    assert labels is not None  # noqa: S101 - checked by the caller
-    probe = LinearProbe().fit(x[np.sort(learned)], labels[np.sort(learned)])
-    return float(1 - (probe.predict(x[asked]) == labels[asked]).mean())
+    assert labels is not None  # noqa: S101 - seen above
+    try:
+        if same:
+            split = split_samples(pair_tables(same, [table]))
+            probe = LinearProbe().fit(kept_rows(same[0], split.bank_rows), split.bank_labels)
+            asked, wanted = kept_rows(table, split.query_rows), split.query_labels
+        else:
+            rows = np.random.default_rng(0).permutation(np.flatnonzero(table.valid))
+            held_out, learned = np.split(rows, [round(_HELD_OUT * len(rows))])
+            learned.sort()
+            probe = LinearProbe().fit(x[learned], labels[learned])
+            asked, wanted = x[held_out], labels[held_out]
+    except UsageError as error:
+        raise _NoError(f"a probe cannot be learned ({error})") from error
+    return float(1 - (probe.predict(asked) == wanted).mean())
