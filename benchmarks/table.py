@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from benchmarks.harness import RESULTS
 
-STUDIES = ("ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_")
+STUDIES = (
+    "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "diversity", "evaluations",
+)  # fmt: skip
 """Beginnings of the results that have no targets, a table each."""
 
 
@@ -34,11 +37,13 @@ def rows() -> str:
 
 
 def studies() -> str:
-    """Return the studies of ensembles, a table each."""
+    """Return the studies, a table each."""
     parts = []
-    for path in sorted(RESULTS.glob("ensemble_*_*.json"), key=lambda path: path.stem):
+    for path in sorted(RESULTS.glob("*.json"), key=lambda path: path.stem):
+        if not path.name.startswith(STUDIES):
+            continue
         result = json.loads(path.read_text())
-        lines = [f"`{result['command']}`", "", "| | accuracy | |", "|---|---|---|"]
+        lines = [f"`{result['command']}`", "", "| | measured | |", "|---|---|---|"]
         lines += [f"| {c['what']} | {c['measured']} | {c['sized']} |" for c in result["claims"]]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
@@ -87,6 +92,55 @@ def ensembles() -> str:
     )
 
 
+def most_diverse() -> str:
+    """Return which layer of each family is the most diverse, and its pictures."""
+    result = json.loads((RESULTS / "diversity.json").read_text())
+    families = ("CIFAR ResNets", "EfficientNet-Lites")
+    lines = [
+        f"| most diverse layer, over | pooling | s | {' | '.join(families)} |",
+        f"|---|---|---|{'---|' * len(families)}",
+    ]
+    first = result[families[0]]["most_diverse"]
+    for over, pooling, power in dict.fromkeys((r["over"], r["pooling"], r["power"]) for r in first):
+        cells = []
+        for family in families:
+            rows = [
+                row["layer"]
+                for row in result[family]["most_diverse"]
+                if (row["over"], row["pooling"], row["power"]) == (over, pooling, power)
+            ]
+            counts = Counter(rows).most_common()
+            cells.append(", ".join(f"{layer} ({n} of {len(rows)})" for layer, n in counts))
+        lines.append(f"| {over} | {pooling} | {power:g} | {' | '.join(cells)} |")
+    pictures = " ".join(
+        f"![{path.stem}](benchmarks/results/{path.name})"
+        for path in sorted(RESULTS.glob("diversity_*.png"))
+    )
+    made = f"Made by `{result['command']}`, 500 of the 10,000 test images of CIFAR-10, ten times."
+    return "\n".join(lines) + f"\n\n{pictures}\n\n{made}\n"
+
+
+def evaluated() -> str:
+    """Return every backbone by every evaluation, and how well what needs no labels ranks them."""
+    result = json.loads((RESULTS / "evaluations.json").read_text())
+    lines = [
+        "| features | probe | 20 neighbours | 5-way 5-shot | effective rank | α | uniformity |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in result["spectrum"].items():
+        few, rank = result["fewshot"][name], f"{row['effective_rank']:.0f} of {row['d']}"
+        cells = [name, *(f"{result[kind][name]['top1']:.2%}" for kind in ("probe", "knn"))]
+        cells += [f"{few['accuracy']:.2%} ± {few['ci95']:.2%}", rank]
+        cells += [f"{row['alpha']:.2f}", f"{row['uniformity']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    ranked = [c for c in result["claims"] if c["what"].startswith("rank correlation")]
+    lines += ["", "| without labels | against | rank correlation (95 %) | |", "|---|---|---|---|"]
+    for claim in ranked:
+        measure, _, judged = claim["what"].removeprefix("rank correlation of ").partition(" with ")
+        lines.append(f"| {measure} | {judged} | {claim['measured']} | {claim['sized']} |")
+    return "\n".join(lines) + f"\n\nMade by `{result['command']}`, all of CIFAR-10.\n"
+
+
 def fill(page: Path, name: str, text: str) -> None:
     """Put a text between the two marks of its name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
@@ -101,3 +155,5 @@ if __name__ == "__main__":
     fill(RESULTS.parent / "README.md", "studies", studies())
     fill(RESULTS.parents[1] / "README.md", "cifar10", accuracies())
     fill(RESULTS.parents[1] / "README.md", "ensembles", ensembles())
+    fill(RESULTS.parents[1] / "README.md", "diversity", most_diverse())
+    fill(RESULTS.parents[1] / "README.md", "evaluations", evaluated())
