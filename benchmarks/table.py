@@ -155,5 +155,6 @@ if __name__ == "__main__":
     fill(RESULTS.parent / "README.md", "studies", studies())
     fill(RESULTS.parents[1] / "README.md", "cifar10", accuracies())
     fill(RESULTS.parents[1] / "README.md", "ensembles", ensembles())
-    fill(RESULTS.parents[1] / "README.md", "diversity", most_diverse())
+    if (RESULTS / "diversity.json").exists():
+        fill(RESULTS.parents[1] / "README.md", "diversity", most_diverse())
     fill(RESULTS.parents[1] / "README.md", "evaluations", evaluated())
