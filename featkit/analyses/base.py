@@ -71,6 +71,8 @@ class Figure:
             of the vertical axis.
         hue: Column that tells the lines or groups of bars apart.
         labels: Name of the array of tick labels of a heat map.
+        diagonal: Whether the diagonal of a heat map tells anything. If not it is left blank, and
+            the colours are those of the other cells.
         interval: Columns of the lower and the upper bound of ``y`` (``bar``, ``line``); the bounds
             themselves, not their distance from ``y``.
         log_x: Whether the horizontal axis is logarithmic; that of a ``line`` has each value of x
@@ -86,6 +88,7 @@ class Figure:
     y: str
     hue: str | None = None
     labels: str | None = None
+    diagonal: bool = True
     interval: tuple[str, str] | None = None
     log_x: bool = False
     where: Mapping[str, Any] | None = None
@@ -149,7 +152,9 @@ class Result:
                 write_arrays(folder / "arrays.h5", self.arrays)
             _write_text(folder / "result.json", self.to_json())
         except OSError as error:
-            raise UsageError(f"cannot write the result to {folder} ({error.strerror})") from error
+            raise UsageError(
+                f"cannot write the result to {folder} ({error.strerror}): give another folder"
+            ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -172,6 +172,7 @@ class FewShot:
                 row["behind"], row["behind_ci95"] = behind
             rows.append(row)
             result.arrays[f"episodes/{name}/s{s}"] = accuracies
+        result.shown = {"accuracy": tuple(name for name in rows[0] if name not in ("low", "high"))}
         top = max(rows, key=lambda row: row["accuracy"])
         result.scalars |= {"accuracy": top["accuracy"], "ci95": top["ci95"]}
         if len(rows) > 1:

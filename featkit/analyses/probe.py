@@ -28,6 +28,9 @@ from featkit.ops.probe_protocols import HELD_OUT, LearnedProbe, Protocol, learn_
 from featkit.ops.proportions import proportion_interval
 from featkit.store.reader import FeatureTable
 
+_SAME = frozenset({"protocol", "n_train", "n_test"})
+"""Columns that are the same in every row, which a terminal has no room for."""
+
 
 @dataclass(frozen=True)
 class ProbeConfig:
@@ -138,9 +141,11 @@ class Probe:
             else:
                 row = _judge_several(name, probe, logits, split, result)
             result.tables["accuracy"].append(row)
+        shown = [name for name in result.tables["accuracy"][0] if name not in _SAME]
+        result.shown = {"accuracy": tuple(shown)}
         if tried:
             result.tables["layers"] = tried
-            result.shown = {"layers": (), "accuracy": ()}
+            result.shown = {"layers": (), **result.shown}
         _conclude(best, result)
         _tell_paths(learned, result)
         return result
@@ -179,7 +184,7 @@ def _check(split: Split) -> None:
     labels = split.bank_labels
     if labels.ndim == 1 and (labels == labels[0]).all():
         name = split.classes[labels[0]]
-        raise UsageError(f"TRAIN has images of one class, {name}: a probe tells two or more")
+        raise UsageError(f"TRAIN has images of one class, {name}: give images of two or more")
     if labels.ndim == 2 and not split.query_labels.any():
         raise UsageError("TEST: none of its images has a label: nothing can be judged")
 

@@ -47,8 +47,10 @@ class SimilarityConfig:
             raise UsageError(f"k is {self.k}: give a whole number, at least 1")
         least = max(4, self.k + 1)
         if self.samples and self.samples < least:
+            lower = ", or lower k" if self.samples >= 4 else ""
             raise UsageError(
                 f"samples is {self.samples}: give {least} or more for k {self.k}, or 0 for all"
+                + lower
             )
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}: give a whole number, at least 0")
@@ -117,7 +119,9 @@ class Similarity:
             ("cka", f"Linear CKA, {self.config.estimator}"),
             ("overlap", f"Shared neighbours, k = {self.config.k}"),
         ):
-            result.figures.append(Figure(name, "heatmap", name, what, "", "", labels="names"))
+            result.figures.append(
+                Figure(name, "heatmap", name, what, "", "", labels="names", diagonal=False)
+            )
         return result
 
     def _drawn(self, readable: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -125,9 +129,10 @@ class Similarity:
         config = self.config
         least = max(4, config.k + 1)
         if len(readable) < least:
+            lower = "lower k, or " if len(readable) >= 4 else ""
             raise UsageError(
-                f"{len(readable)} images could be read by all tables: k {config.k} takes {least}"
-                " or more"
+                f"{len(readable)} images could be read by all tables, and k {config.k} takes"
+                f" {least} or more: {lower}give more images"
             )
         if not config.samples or config.samples >= len(readable):
             return readable

@@ -34,6 +34,18 @@ T = TypeVar("T")
 _DRAWN = 1e-7
 """Of the largest singular value; what is less is rounding of float32."""
 
+_SHOWN = (
+    "features",
+    "n",
+    "d",
+    "effective_rank",
+    "participation_ratio",
+    "alpha",
+    "uniformity",
+    "alignment",
+)
+"""What fits a line; notes tell of images and rows that are left out."""
+
 
 @dataclass(frozen=True)
 class SpectrumConfig:
@@ -77,9 +89,10 @@ class Spectrum:
             Table ``spectrum`` (features, n, d, effective_rank: RankMe, of features that are not
             centred; rank_share: of d; participation_ratio, alpha, alpha_r2: of the covariance;
             uniformity, uniformity_se: None where all rows were compared; alignment: None without
-            labels); arrays ``singular_values/FEATURES``, ``shares/FEATURES`` (the same divided by
-            their sum, 0 where they are rounding) and ``eigenvalues/FEATURES`` of the covariance;
-            scalars ``unreadable`` and ``zero_rows``, of all tables together.
+            labels; unreadable: images that the table lacks, not among the n; zero_rows: of the n);
+            arrays ``singular_values/FEATURES``, ``shares/FEATURES`` (the same divided by their sum,
+            0 where they are rounding) and ``eigenvalues/FEATURES`` of the covariance. There are no
+            scalars: tables may be of different images.
 
         Raises:
             UsageError: A table has fewer than two readable rows, or rows that are not finite.
@@ -87,13 +100,14 @@ class Spectrum:
         check_requirements(self.requires, inputs)
         tables = list({table.path.resolve(): table for table in inputs["store"]}.values())
         config, provenance = describe_run(self.config, {"store": tables}, ("numpy", "torch"))
-        unreadable = sum(int((~table.valid).sum()) for table in tables)
-        counted: dict[str, float | int | str] = {"unreadable": unreadable, "zero_rows": 0}
-        result = Result("spectrum", config, counted, {"spectrum": []}, provenance=provenance)
+        result = Result("spectrum", config, tables={"spectrum": []}, provenance=provenance)
+        result.shown = {"spectrum": _SHOWN}
         for name, table in zip(short_names(tables), tables, strict=True):
             x = kept_rows(table, table.valid)
             if len(x) < 2:
-                raise UsageError(f"{name}: {len(x)} images could be read, give two or more")
+                raise UsageError(
+                    f"{name}: {len(x)} of {len(table)} images could be read: give two or more"
+                )
             try:
                 self._measure(name, x, table, result)
             except UsageError as error:
@@ -109,7 +123,10 @@ class Spectrum:
         config, (n, d) = self.config, x.shape
         values, centred = singular_values(x), singular_values(x, center=True)
         zeros = n - int(np.count_nonzero(x.any(axis=1)))
-        result.scalars["zero_rows"] = int(result.scalars["zero_rows"]) + zeros
+        unreadable = len(table) - n
+        if unreadable:
+            what = f"{unreadable} of {len(table)} images, which could not be read"
+            result.notes.append(f"{name}: left out {what}")
         if zeros:
             what = f"{zeros} of {n} rows are zero and have no direction"
             result.notes.append(f"{name}: {what}; uniformity and alignment leave them out")
@@ -146,6 +163,8 @@ class Spectrum:
                 "uniformity": even,
                 "uniformity_se": error if samples else None,
                 "alignment": close,
+                "unreadable": unreadable,
+                "zero_rows": zeros,
             }
         )
         result.arrays[f"singular_values/{name}"] = values

@@ -131,12 +131,13 @@ def sample_episodes(
         given.append(_checked_labels(query_labels, "query_labels"))
     present: Integers = reduce(np.intersect1d, [np.unique(side[side >= 0]) for side in given])
     sides = [_rows_by_class(side, present) for side in given]
-    _refuse_small_classes(sides, present, shots, queries, names)
     if len(present) < ways:
+        lower = "lower ways, or " if len(present) > 1 else ""
         raise UsageError(
             f"ways is {ways}, and {len(present)} class(es) can be drawn from"
-            f"{_listed(present, names)}: lower ways, or give rows of more classes"
+            f"{_listed(present, names)}: {lower}give rows of more classes"
         )
+    _refuse_small_classes(sides, present, shots, queries, names)
     rng = np.random.default_rng(generator)
     drawn = _distinct(np.full(episodes, len(present)), ways, rng)
     if query_labels is None:
@@ -299,7 +300,8 @@ def _refuse_small_classes(
         needs = f"{shots} support and {queries} query rows"
     raise UsageError(
         f"{small.sum()} of {len(classes)} classes are too small"
-        f"{_listed(classes[small], names, has)}; each needs {needs}: lower shots or queries"
+        f"{_listed(classes[small], names, has)}; each needs {needs}: lower shots or queries,"
+        " or give more rows"
     )
 
 

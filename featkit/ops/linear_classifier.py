@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from featkit.errors import UsageError
+from featkit.ops.hold_out import hold_out
 from featkit.ops.neighbors import BLOCK, whole_number
 
 MOMENTUM = 0.9
@@ -33,9 +34,9 @@ class LinearEvaluation(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         lr: Learning rate of the first step.
         weight_decays: λ, each 0 or more.
         validation: Share of the rows that is held out, in (0, 1).
-        random_state: Seed of the ``torch.Generator`` that draws in turn one ``randperm(n)``, of
-            which the first ``round(validation · n)`` are held out, one ``randperm`` of the others
-            an epoch, and one ``randperm(n)`` an epoch of the last training.
+        random_state: Seed of the ``torch.Generator`` that draws in turn the rows that are held out,
+            by :func:`~featkit.ops.hold_out.hold_out`, one ``randperm`` of the others an epoch, and
+            one ``randperm(n)`` an epoch of the last training.
 
     Attributes:
         classes_: The distinct labels, sorted, (c).
@@ -94,17 +95,11 @@ class LinearEvaluation(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         features = torch.from_numpy(np.require(x, requirements=["C", "W"]))
         targets = torch.from_numpy(numbers)
-        held_out = round(self.validation * len(features))
-        if not 0 < held_out < len(features):
-            raise UsageError(
-                f"validation is {self.validation}, which holds out {held_out} of {len(features)}"
-                " sample(s): some must be held out and some be left"
-            )
         generator = torch.Generator().manual_seed(int(self.random_state))
-        drawn = torch.randperm(len(features), generator=generator)
-        kept = drawn[held_out:]
+        drawn = hold_out(len(features), self.validation, generator)
+        held_out, kept = map(torch.from_numpy, drawn)
         tried = self._trained(features, targets, kept, decays, generator)
-        self.validation_accuracy_ = _accuracies(features, targets, drawn[:held_out], *tried)
+        self.validation_accuracy_ = _accuracies(features, targets, held_out, *tried)
         best = int(self.validation_accuracy_.argmax())
         self.weight_decay_ = decays[best]
         everything = torch.arange(len(features))
@@ -127,10 +122,16 @@ class LinearEvaluation(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             NotFittedError: ``fit`` has not been called.
             UsageError: shapes or values cannot be used.
         """
+        logits = self.logits(X)
+        labels: npt.NDArray[Any] = self.classes_[logits.argmax(1)]
+        return labels
+
+    def logits(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:  # noqa: N803
+        """Return the logits of rows, float32 (m, c); ``X`` and ``Raises`` as in ``predict``."""
         check_is_fitted(self)
         (x,) = self._validated(X, reset=False)
-        labels: npt.NDArray[Any] = self.classes_[(x @ self.coef_.T + self.intercept_).argmax(1)]
-        return labels
+        found: npt.NDArray[np.float32] = x @ self.coef_.T + self.intercept_
+        return found
 
     def _trained(
         self,

@@ -7,13 +7,13 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import expit, softmax  # type: ignore[import-untyped]
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featkit.errors import UsageError
 from featkit.ops.average_precision import eleven_point_average_precision
+from featkit.ops.hold_out import hold_out
 from featkit.ops.logistic import Doubles, LogisticPath, fit_logistic
 from featkit.ops.neighbors import BLOCK, Array, Integers
 
@@ -34,8 +34,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             then not judged.
         tol: Share of its objective that a fit may be above the minimum.
         max_iter: Newton steps of a fit, at most.
-        random_state: Seed of the ``torch.Generator`` whose ``randperm(n)`` begins with the rows
-            that are held out, ``round(validation · n)`` of them.
+        random_state: Seed of :func:`~featkit.ops.hold_out.hold_out`, which draws the rows that are
+            held out.
 
     Attributes:
         classes_: The distinct labels, sorted, (c); of columns their numbers.
@@ -94,7 +94,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         start = None
         best = 0
         if self.validation is not None:
-            kept = self._hold_out(len(x))
+            self.held_out_, others = hold_out(len(x), self.validation, self.random_state)
+            kept = np.sort(others)
             path, known = self._tried(x, targets, kept, penalties)
             wanted = targets[self.held_out_]
             scores = []
@@ -119,33 +120,48 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.converged_ = bool(found.converged[0])
         return self
 
-    def decision_function(self, X: npt.ArrayLike) -> Doubles:  # noqa: N803
-        """Return the logits of rows.
+    def logits(self, X: npt.ArrayLike) -> Doubles:  # noqa: N803
+        """Return the logits of rows, one for each class.
 
         Args:
             X: (m, d), finite.
 
         Returns:
-            float64 (m, c); of two classes the second's less the first's, (m).
+            float64 (m, c).
 
         Raises:
             NotFittedError: ``fit`` has not been called.
             UsageError: Shapes or values cannot be used.
         """
-        logits = self._logits(X)
+        check_is_fitted(self)
+        x = np.asarray(X)
+        if x.ndim != 2 or x.shape[1] != self.n_features_in_:
+            raise UsageError(f"features are {x.shape}: give (rows, {self.n_features_in_})")
+        logits = np.empty((len(x), len(self.intercept_)))
+        for begin in range(0, len(x), BLOCK):
+            part = slice(begin, begin + BLOCK)
+            with np.errstate(invalid="ignore", over="ignore"):  # refused below
+                logits[part] = x[part] @ self.coef_.T + self.intercept_
+        if not np.isfinite(logits).all():
+            raise UsageError("features hold NaN or infinity: leave those rows out")
+        return logits
+
+    def decision_function(self, X: npt.ArrayLike) -> Doubles:  # noqa: N803
+        """Return the logits of rows, (m, c); of two classes the second's less the first's, (m)."""
+        logits = self.logits(X)
         if len(self.classes_) == 2 and not self._has_columns:
             return logits[:, 1] - logits[:, 0]
         return logits
 
     def predict_proba(self, X: npt.ArrayLike) -> Doubles:  # noqa: N803
         """Return the probability of each class, (m, c); of each label by itself for columns."""
-        logits = self._logits(X)
+        logits = self.logits(X)
         found: Doubles = expit(logits) if self._has_columns else softmax(logits, axis=1)
         return found
 
     def predict(self, X: npt.ArrayLike) -> Array:  # noqa: N803
         """Return the most probable label of each row, (m); 0 and 1, (m, k), for columns."""
-        logits = self._logits(X)
+        logits = self.logits(X)
         if self._has_columns:
             return (logits > 0).astype(np.int64)
         labels: Array = self.classes_[logits.argmax(1)]
@@ -160,27 +176,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the accuracy; for columns the mean 11-point average precision, unweighted."""
         check_is_fitted(self)
         if self._has_columns:
-            return _score(self._logits(X), np.asarray(y))
+            return _score(self.logits(X), np.asarray(y))
         return float(super().score(X, y, sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-    def _logits(self, given: npt.ArrayLike) -> Doubles:
-        check_is_fitted(self)
-        x = np.asarray(given)
-        if x.ndim != 2 or x.shape[1] != self.n_features_in_:
-            raise UsageError(f"features are {x.shape}: give (rows, {self.n_features_in_})")
-        logits = np.empty((len(x), len(self.intercept_)))
-        for begin in range(0, len(x), BLOCK):
-            part = slice(begin, begin + BLOCK)
-            with np.errstate(invalid="ignore", over="ignore"):  # refused below
-                logits[part] = x[part] @ self.coef_.T + self.intercept_
-        if not np.isfinite(logits).all():
-            raise UsageError("features hold NaN or infinity: leave those rows out")
-        return logits
 
     def _checked(self, given: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array, Array]:
         x, y = np.asarray(given), np.asarray(labels)
@@ -197,20 +199,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise UsageError(f"one class only, {self.classes_[0]!s}: give rows of two or more")
         return x, numbers
-
-    def _hold_out(self, n: int) -> Integers:
-        """Draw the rows to hold out, and return the others."""
-        assert self.validation is not None  # noqa: S101 - asked by the caller
-        count = round(self.validation * n)
-        if not 0 < count < n:
-            raise UsageError(
-                f"validation is {self.validation}, which holds out {count} of {n} sample(s): some"
-                " must be held out and some be left"
-            )
-        generator = torch.Generator().manual_seed(int(self.random_state))
-        drawn = torch.randperm(n, generator=generator).numpy()
-        self.held_out_ = drawn[:count]
-        return np.sort(drawn[count:])
 
     def _tried(
         self, x: Array, targets: Array, kept: Integers, penalties: list[float]

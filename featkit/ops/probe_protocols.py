@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from featkit.errors import UsageError
 from featkit.ops.calibration import fit_temperature
+from featkit.ops.hold_out import hold_out
 from featkit.ops.linear_classifier import LinearEvaluation
 from featkit.ops.linear_probe import LinearProbe
 from featkit.ops.neighbors import BLOCK, Array, Integers, unit_rows
@@ -154,19 +154,22 @@ def _temperature(logits: Array, labels: Array, classes: Array) -> float:
 
 
 def _hold_out(labels: Array, protocol: Protocol, seed: int) -> tuple[Integers, Integers]:
-    """Draw, as the learners do, the samples to hold out and those to keep."""
+    """Return the samples that the learner holds out and keeps, if these are enough to learn."""
     share, n = HELD_OUT[protocol], len(labels)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise UsageError(f"seed is {seed!r}: give a whole number from 0 to 2^32 - 1")
-    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(int(seed))).numpy()
-    held_out, kept = drawn[: round(share * n)], drawn[round(share * n) :]
+    too_few = UsageError(
+        f"{n} samples to train on are too few to hold out {share:.0%} and learn their classes"
+        " from the rest: give more"
+    )
+    try:
+        held_out, kept = hold_out(n, share, seed)
+    except UsageError:
+        raise too_few from None
     asked, known = _occurring(labels[held_out]), _learnable(labels[kept])
     enough = len(known) > 1 or (labels.ndim == 2 and len(known))
     if not enough or not np.isin(asked, known).any() or round(share * len(kept)) < 1:
-        raise UsageError(
-            f"{n} samples to train on are too few to hold out {share:.0%} and learn their classes"
-            " from the rest: give more"
-        )
+        raise too_few
     return held_out, kept
 
 
@@ -181,10 +184,7 @@ def _learnable(labels: Array) -> Array:
 
 
 def _logits(model: Learner, x: Array) -> Array:
-    found = []
-    for start in range(0, len(x), BLOCK):
-        rows = x[start : start + BLOCK]
-        if isinstance(model, LinearEvaluation):
-            rows = unit_rows(rows).array
-        found.append(rows @ model.coef_.T + model.intercept_)
-    return np.concatenate(found)
+    if isinstance(model, LinearProbe):
+        return model.logits(x)
+    blocks = (x[start : start + BLOCK] for start in range(0, len(x), BLOCK))
+    return np.concatenate([model.logits(unit_rows(block).array) for block in blocks])

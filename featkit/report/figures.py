@@ -223,15 +223,30 @@ def _draw_curves(axes: Axes, figure: Figure, result: Result) -> None:
 
 
 def _draw_heatmap(axes: Axes, figure: Figure, result: Result) -> None:
-    values = result.arrays[figure.data]
-    image = axes.imshow(values, cmap="cividis", aspect="equal")
-    axes.figure.colorbar(image, ax=axes, shrink=0.85)
+    values = np.ma.masked_invalid(result.arrays[figure.data])
+    if not figure.diagonal:
+        values[np.diag_indices_from(values)] = np.ma.masked
+    few = len(values) <= 10  # there is room for numbers
+    image = axes.imshow(values, cmap=mpl.colormaps["cividis"].with_extremes(bad="#e8e8e8"))
+    if values.min() < values.max():
+        axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)  # as high as a square
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
     if figure.labels is not None and len(values) <= 30:
         labels = [str(label) for label in result.arrays[figure.labels]]
-        axes.set_xticks(range(len(labels)), labels, rotation=90)
+        slanted: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(labels)), labels, **(slanted if few else {"rotation": 90}))
         axes.set_yticks(range(len(labels)), labels)
+    if few:
+        shade: Any = image.norm
+        style: Any = {"fontsize": min(8, 60 / len(values)), "ha": "center", "va": "center"}
+        for row, column in np.argwhere(~np.ma.getmaskarray(values)):
+            value = values[row, column]
+            text = f"{value:.3f}" if values.dtype.kind == "f" else f"{value}"
+            colour = "black" if shade(value) > 0.5 else "white"
+            axes.text(column, row, text, color=colour, **style)
 
 
 DRAWERS.register("bar", _draw_bars)

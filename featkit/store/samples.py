@@ -85,6 +85,12 @@ def read_samples(store: Path) -> Samples:
     """
     path = store / SAMPLES_FILE
     if not path.is_file():
+        for outer in store.parents[:2]:
+            if (outer / SAMPLES_FILE).is_file():
+                raise StoreError(
+                    f"{store}: a part of the store {outer}, not a store; give {outer}, "
+                    f"{outer}:BACKBONE or {outer}:BACKBONE/TAP"
+                )
         raise StoreError(
             f"{store}: not a featkit store (no {SAMPLES_FILE} in it); "
             f"make one with featkit extract SOURCE -b BACKBONE -o {store}"

@@ -60,9 +60,10 @@ def match_tables(
         raise SelectorError(f"{store}: no finished table; featkit ls {store} shows what is begun")
     if not found:
         known = [name.partition("/")[0] for name in names] + list(names)
-        raise SelectorError(
-            f"{asked}: no such table; {did_you_mean(pattern or '', dict.fromkeys(known))}"
-        )
+        hint = did_you_mean(pattern or "", dict.fromkeys(known))
+        if "none like it" in hint:
+            hint = f"featkit ls {store} lists the {len(names)} that are there"
+        raise SelectorError(f"{asked}: no such table; {hint}")
     if one and len(found) > 1:
         raise SelectorError(
             f"{asked}: {len(found)} tables match and one is wanted; say which of {', '.join(found)}"

@@ -491,7 +491,9 @@ def test_labels_are_needed(train: FeatureTable, test: FeatureTable, tmp_path: Pa
     with pytest.raises(UsageError, match="needs labels, and its images have none: extract from"):
         run(train, bare)
     one = table(tmp_path / "one", X[:40], np.zeros(40), ["cat"])
-    with pytest.raises(UsageError, match="TRAIN has images of one class, cat: a probe tells two"):
+    with pytest.raises(
+        UsageError, match="TRAIN has images of one class, cat: give images of two or more"
+    ):
         run(one, test)
     manifest = make_samples(tmp_path / "maps", np.zeros(4), ["a"])
     make_table(tmp_path / "maps", manifest, "net/fc.none", np.zeros((4, 2, 3, 3), np.float32))

@@ -92,11 +92,31 @@ def test_unreadable_rows_take_no_part(tmp_path: Path) -> None:
     holes = X.copy()
     holes[[3, 150]] = np.nan
     keep = np.delete(np.arange(600), [3, 150])
-    one = run(table(tmp_path / "holes", holes))
-    other = run(table(tmp_path / "clean", X[keep], Y[keep]))
-    assert one.tables == other.tables
-    assert one.tables["spectrum"][0]["n"] == 598
-    assert (one.scalars["unreadable"], other.scalars["unreadable"]) == (2, 0)
+    (one,) = run(table(tmp_path / "holes", holes)).tables["spectrum"]
+    (other,) = run(table(tmp_path / "clean", X[keep], Y[keep])).tables["spectrum"]
+    assert one == {**other, "unreadable": 2}
+    assert (one["n"], other["unreadable"]) == (598, 0)
+
+
+def test_images_are_counted_for_each_table_by_itself(tmp_path: Path) -> None:
+    """Two tables lack the same image, and one of them another; no number adds them up."""
+    manifest = make_samples(tmp_path / "s", Y, NAMES)
+    for name, lacking in {"one": [3], "two": [3, 150], "whole": []}.items():
+        x = X.copy()
+        x[lacking] = np.nan
+        x[10:15] = 0
+        make_table(tmp_path / "s", manifest, f"{name}/fc.none", x)
+    store = open_store(tmp_path / "s")
+    result = run(store["one"], store["two"], store["whole"], store["two"])
+    columns = ("n", "unreadable", "zero_rows")
+    counted = [[row[name] for name in columns] for row in result.tables["spectrum"]]
+    assert counted == [[599, 1, 5], [598, 2, 5], [600, 0, 5]]
+    assert not result.scalars
+    left_out = [text for text in result.notes if "could not be read" in text]
+    assert left_out == [
+        "one/fc: left out 1 of 600 images, which could not be read",
+        "two/fc: left out 2 of 600 images, which could not be read",
+    ]
 
 
 def test_rows_of_zeros_are_counted_and_have_no_direction(tmp_path: Path) -> None:
@@ -107,7 +127,7 @@ def test_rows_of_zeros_are_counted_and_have_no_direction(tmp_path: Path) -> None
     assert row["n"] == 600
     assert row["uniformity"] == pytest.approx(uniformity(X[7:])[0], rel=1e-6)
     assert row["alignment"] == pytest.approx(alignment(X[7:], Y[7:]), rel=1e-9)
-    assert result.scalars["zero_rows"] == 7
+    assert row["zero_rows"] == 7
     assert any(text.startswith("pixels/fc: 7 of 600 rows are zero") for text in result.notes)
 
 
@@ -147,7 +167,9 @@ def test_what_cannot_be_measured_is_none_and_says_why(tmp_path: Path) -> None:
     assert rows["thin"]["participation_ratio"] == pytest.approx(1)
     assert "same/fc: 8 images span at most 8 of 50 directions" in result.notes
     assert "one/fc: uniformity of 1 rows that are not zero: give 2 or more" in result.notes
-    assert result.scalars["zero_rows"] == 8 + 7
+    assert {name: row["zero_rows"] for name, row in rows.items()} == {
+        "same": 0, "dead": 8, "thin": 0, "one": 7,
+    }  # fmt: skip
     assert "NaN" not in result.to_json()
     assert all(np.isfinite(values).all() for values in result.arrays.values())
     json.loads(result.to_json())
@@ -156,7 +178,9 @@ def test_what_cannot_be_measured_is_none_and_says_why(tmp_path: Path) -> None:
 def test_tables_that_cannot_be_measured(tmp_path: Path) -> None:
     one = np.full((5, 3), np.nan, np.float32)
     one[2] = 1
-    with pytest.raises(UsageError, match=r"^pixels/fc: 1 images could be read, give two or more"):
+    with pytest.raises(
+        UsageError, match="^pixels/fc: 1 of 5 images could be read: give two or more"
+    ):
         run(table(tmp_path / "one", one, np.arange(5)))
     bad = table(tmp_path / "bad", X[:9], Y[:9])
     bad.numpy()[4, 2] = np.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import tomllib
 from importlib.metadata import EntryPoint
@@ -49,9 +50,11 @@ def test_from_two_stores_to_a_picture(sides: tuple[Path, Path], run: Run, tmp_pa
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == [
-        "features", "ways", "shots", "queries", "episodes", "accuracy", "ci95", "low", "high",
-        "behind", "behind_ci95",
+        "features", "ways", "shots", "queries", "episodes", "accuracy", "ci95", "behind",
+        "behind_ci95",
     ]  # fmt: skip
+    with (folder / "accuracy.csv").open(newline="") as file:
+        assert {"low", "high"} < set(next(csv.reader(file)))
     assert [line.split()[:5] for line in lines[1:5]] == [
         [f"{name}/fc", "3", shots, "15", "600"] for name in ("blunt", "sharp") for shots in "15"
     ]

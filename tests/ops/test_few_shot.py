@@ -429,7 +429,7 @@ NAMES = ["ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen"]
             [20, 19, 30, 3],
             None,
             "2 of 4 classes are too small: bee (19 rows), dog (3 rows); each needs 20 rows, 5 for"
-            " support and 15 for queries: lower shots or queries",
+            " support and 15 for queries: lower shots or queries, or give more rows",
         ),
         (
             [20, 4, 30],
@@ -449,7 +449,13 @@ NAMES = ["ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen"]
             "ways is 3, and 2 class(es) can be drawn from: ant, cow: lower ways, or give rows of"
             " more classes",
         ),
-        ([50, 0], [0, 50], "ways is 3, and 0 class(es) can be drawn from: lower ways"),
+        ([50, 0], [0, 50], "ways is 3, and 0 class(es) can be drawn from: give rows of more"),
+        (
+            [12],
+            None,
+            "ways is 3, and 1 class(es) can be drawn from: ant: give rows of more classes",
+        ),
+        ([2, 2], [1, 1], "ways is 3, and 2 class(es) can be drawn from: ant, bee: lower ways"),
     ],
 )
 def test_classes_that_are_too_small_or_too_few(sizes, others, message):

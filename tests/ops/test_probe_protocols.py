@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from featkit.errors import UsageError
-from featkit.ops import probe_protocols
+from featkit.ops import linear_classifier, linear_probe, probe_protocols
+from featkit.ops.hold_out import hold_out
 from featkit.ops.linear_classifier import LinearEvaluation
 from featkit.ops.linear_probe import LinearProbe
+from featkit.ops.neighbors import BLOCK
 from featkit.ops.probe_protocols import learn_probe
 
 
@@ -112,12 +115,48 @@ def test_columns_of_one_value_are_not_learned():
     assert found.penalty == learn_probe(x, members[:, [0, 2]]).penalty
 
 
-def test_rows_are_asked_in_blocks(monkeypatch):
+@pytest.mark.parametrize("protocol", ["unregularised", "sgd"])
+def test_rows_are_asked_in_blocks(protocol, monkeypatch, quick):
     x, y = blobs(200)
-    found = learn_probe(x, y, "unregularised")
+    found = learn_probe(x, y, protocol)
     whole = found.logits(x)
-    monkeypatch.setattr(probe_protocols, "BLOCK", 7)
+    for module in (linear_probe, probe_protocols):
+        monkeypatch.setattr(module, "BLOCK", 7)
     np.testing.assert_allclose(found.logits(x), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_sgd_copies_no_more_than_a_block_of_the_rows_asked(quick):
+    learned = learn_probe(*blobs(200, d=64), "sgd")
+    asked = np.ones((20 * BLOCK, 64), np.float32)
+    tracemalloc.start()
+    learned.logits(asked)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < asked.nbytes / 4
+
+
+@pytest.mark.parametrize(
+    ("protocol", "share"), [("logistic", 0.2), ("unregularised", 0.2), ("sgd", 0.1)]
+)
+@pytest.mark.parametrize("seed", [0, 11])
+def test_the_learner_and_the_temperature_have_the_same_samples_held_out(
+    protocol, share, seed, monkeypatch, quick
+):
+    """Those of torch's ``randperm``, wherever they are drawn."""
+    wanted, seen = drawn(120, share, seed), []
+
+    def watched(*arguments):
+        seen.append((arguments[0], hold_out(*arguments)))
+        return seen[-1][1]
+
+    for module in (linear_classifier, linear_probe, probe_protocols):
+        monkeypatch.setattr(module, "hold_out", watched)
+    learn_probe(*blobs(120), protocol, seed)
+    found = [rows for n, rows in seen if n == 120]
+    assert len(found) == 2
+    for rows in found:
+        np.testing.assert_array_equal(rows[0], wanted[0])
+        np.testing.assert_array_equal(rows[1], wanted[1])
 
 
 X, Y = blobs(40)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Polygon
@@ -86,7 +87,9 @@ def test_lines_bars_and_cells_are_the_numbers() -> None:
     assert legend(axes) == ["1", "5"]
     axes = drawn(HEAT)
     np.testing.assert_array_equal(axes.images[0].get_array(), [[3, 1], [0, 4]])
+    assert cells(axes) == {(0, 0): "3", (0, 1): "1", (1, 0): "0", (1, 1): "4"}
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
 
 
 def test_error_bars_are_the_interval_and_labels_stand_after_them() -> None:
@@ -120,6 +123,90 @@ def test_a_logarithmic_axis_is_labelled_by_the_values_that_occur() -> None:
     assert axes.get_xticks().tolist() == [1, 5]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5"]
     assert not len(axes.get_xticks(minor=True))
+
+
+def heat_map(values: NDArray[Any], *, diagonal: bool) -> Axes:
+    canvas = Canvas()
+    arrays = {"m": values, "names": np.array([f"n{i}" for i in range(len(values))])}
+    figure = Figure("m", "heatmap", "m", "", "", "", labels="names", diagonal=diagonal)
+    DRAWERS["heatmap"](canvas.add_subplot(), figure, Result("", {}, arrays=arrays))
+    return canvas.axes[0]
+
+
+def cells(axes: Axes) -> dict[tuple[int, int], str]:
+    """The numbers written into a heat map by row and column."""
+    at = [text.get_position() for text in axes.texts]
+    return {(int(y), int(x)): t.get_text() for (x, y), t in zip(at, axes.texts, strict=True)}
+
+
+def test_a_diagonal_that_tells_nothing_is_blank_and_does_not_set_the_colours() -> None:
+    values = np.array([[1, 0.1, 0.25], [0.1, 1, -0.04], [0.25, -0.04, 1]])
+    given = values.copy()
+    axes = heat_map(values, diagonal=False)
+    (image,) = axes.images
+    shown = image.get_array()
+    np.testing.assert_array_equal(np.ma.getmaskarray(shown), np.eye(3, dtype=bool))
+    np.testing.assert_array_equal(np.ma.filled(shown, 1), given)
+    assert image.get_clim() == (-0.04, 0.25)
+    assert cells(axes) == {
+        (0, 1): "0.100", (0, 2): "0.250", (1, 0): "0.100", (1, 2): "-0.040", (2, 0): "0.250",
+        (2, 1): "-0.040",
+    }  # fmt: skip
+    np.testing.assert_array_equal(values, given)
+    whole = heat_map(values, diagonal=True)
+    assert whole.images[0].get_clim() == (-0.04, 1)
+    assert len(cells(whole)) == 9
+
+
+def test_two_models_have_one_colour_and_no_bar_for_it() -> None:
+    one = heat_map(np.array([[1, 0.4], [0.4, 1]]), diagonal=False)
+    assert set(cells(one).values()) == {"0.400"}
+    assert len(one.figure.axes) == 1
+    assert len(heat_map(np.array([[1, 0.4], [0.4, 1]]), diagonal=True).figure.axes) == 2
+
+
+def test_what_is_not_a_number_is_blank() -> None:
+    axes = heat_map(np.array([[0.5, np.nan], [0.25, 0.75]]), diagonal=True)
+    assert cells(axes) == {(0, 0): "0.500", (1, 0): "0.250", (1, 1): "0.750"}
+    assert axes.images[0].get_clim() == (0.25, 0.75)
+
+
+@pytest.mark.parametrize(("count", "written", "named"), [(10, 90, 10), (11, 0, 11), (31, 0, 0)])
+def test_numbers_and_names_stand_where_there_is_room(count: int, written: int, named: int) -> None:
+    values = np.random.default_rng(0).random((count, count))
+    axes = heat_map(values, diagonal=False)
+    assert len(axes.texts) == written
+    labels = {label.get_text() for label in axes.get_yticklabels()}
+    assert len({f"n{i}" for i in range(count)} & labels) == named
+
+
+def test_numbers_can_be_read_on_their_cells() -> None:
+    """Contrast of WCAG 2.1, 1.4.3: 3 or more."""
+
+    def luminance(colour: Any) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    axes = heat_map(np.linspace(-3, 5, 100).reshape(10, 10), diagonal=True)
+    (image,) = axes.images
+    for text in axes.texts:
+        x, y = map(int, text.get_position())
+        cell = luminance(image.to_rgba(image.get_array()[y, x]))
+        ink = luminance(to_rgb(text.get_color()))
+        assert (max(cell, ink) + 0.05) / (min(cell, ink) + 0.05) > 3
+
+
+def test_cells_keep_their_size_however_long_the_names(tmp_path: Path) -> None:
+    values, widths = np.random.default_rng(0).random((7, 7)), []
+    for name in ("short", "efficientnet_lite0/global_pool"):
+        arrays = {"m": values, "names": np.array([f"{name}{i}" for i in range(7)])}
+        figure = Figure(name[0], "heatmap", "m", "", "", "", labels="names", diagonal=False)
+        (file,) = draw_figures(Result("", {}, arrays=arrays, figures=[figure]), tmp_path)
+        with Image.open(file) as image:
+            blank = (np.asarray(image.convert("RGB")) == 0xE8).all(2)
+        widths.append(blank.sum())
+    assert widths[0] == pytest.approx(widths[1], rel=0.02)
+    assert widths[0] > 7 * 60**2
 
 
 def test_histograms_share_their_bins_and_show_medians() -> None:

@@ -13,7 +13,7 @@ import pytest
 from featkit.errors import SelectorError, StoreError
 from featkit.store.reader import open_store
 from featkit.store.runs import log_run, read_runs
-from featkit.store.selectors import split_selector
+from featkit.store.selectors import match_tables, split_selector
 
 from .conftest import make_samples, make_table, seal_by_hand
 
@@ -87,6 +87,26 @@ def test_selectors_that_fail_list_what_is_there(store: Path) -> None:
         opened["net_b/fx"]
     with pytest.raises(SelectorError, match=r"2 tables match.*net_b/fc\.none, net_b/layer1\.avg"):
         opened["net_b"]
+
+
+def test_of_many_tables_none_like_it_the_list_is_named() -> None:
+    names = [f"resnet{n}/avgpool.avg" for n in range(20)]
+    with pytest.raises(SelectorError, match=r"^s:vgg: .*; featkit ls s lists the 20 that are"):
+        match_tables(names, "vgg", "s")
+    with pytest.raises(SelectorError, match="^s:vgg: no such table; there is resnet0, resnet0/avg"):
+        match_tables(names[:1], "vgg", "s")
+
+
+@pytest.mark.parametrize(
+    "part", ["samples.h5", "net_b", "net_b/fc.none.h5", "net_b/fc", "net_c", "net_c/x.h5"]
+)
+def test_a_part_of_a_store_names_the_store(store: Path, part: str) -> None:
+    with pytest.raises(StoreError) as refused:
+        open_store(store / part)
+    assert str(refused.value) == (
+        f"{store / part}: a part of the store {store}, not a store; give {store}, "
+        f"{store}:BACKBONE or {store}:BACKBONE/TAP"
+    )
 
 
 def test_a_folder_with_a_colon_is_a_folder(tmp_path: Path) -> None:
