@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 import click
 
-from featkit.analyses.base import Analysis, Input, Result, check_requirements
+from featkit.analyses.base import Analysis, Input, Result, check_folder, check_requirements
 from featkit.store.reader import FeatureTable, open_store
 from featkit.store.selectors import split_selector
 from featkit_cli.render import counted, note, table_text, value_text
@@ -97,6 +97,8 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
     ]
 
     def callback(output: str | None, as_json: bool, **given: Any) -> None:
+        if output is not None:
+            check_folder(output)
         inputs = {}
         for asked in analysis.inputs:
             selected = given.pop(asked.name.lower())

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,26 @@ class Result:
             raise UsageError(
                 f"cannot write the result to {folder} ({error.strerror}): give another folder"
             ) from error
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse, before the work, a folder that could not be written to afterwards; make nothing.
+
+    Raises:
+        UsageError: It is a file or has no name, or it or the folder that it is to be made in cannot
+            be written to.
+    """
+    if not str(folder):
+        raise UsageError("the folder to write to has no name: give one")
+    path = Path(folder).absolute()
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder} ({error.strerror}): give another folder"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

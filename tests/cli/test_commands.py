@@ -149,7 +149,9 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["knn", "{store}", "{store}", "--k", "40"], 2, "lower it to 39"),
     (["knn", "{store}", "{store}", "--vote", "loud"], 2, "'loud' is not one of"),
     (["knn", "{store}", "{store}", "--combine", "sum"], 2, "'sum' is not one of"),
-    (["knn", "{store}", "{store}", "-o", "{tmp}/file"], 2, "cannot write the result"),
+    (["knn", "{tmp}/none", "{tmp}/none", "-o", "{tmp}/file"], 2, "cannot write to"),  # seen first
+    (["knn", "{store}", "{store}", "-o", "{tmp}/file/deep"], 2, "cannot write to"),
+    (["knn", "{store}", "{store}", "-o", ""], 2, "has no name"),
     (["export", "{store}", "-o", "{tmp}/x.txt"], 2, "use .npz, .parquet, .h5"),
     (["export", "{store}", "-o", "{tmp}/no/x.npz"], 1, "(No such file or directory): choose"),
     (["export", "{store}", "-o", "{tmp}/dir.npz"], 1, "(Is a directory): choose"),

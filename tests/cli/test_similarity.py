@@ -156,9 +156,7 @@ def test_an_output_that_is_a_file_is_left_alone(run: Run, store: Path, tmp_path:
     taken.write_text("mine")
     status, out, err = run("similarity", store, "--k", K, "-o", taken)
     assert (status, out) == (2, "")
-    assert err == (
-        f"featkit: cannot write the result to {taken} (File exists): give another folder\n"
-    )
+    assert err == (f"featkit: cannot write to {taken} (Not a directory): give another folder\n")
     assert taken.read_text() == "mine"
 
 

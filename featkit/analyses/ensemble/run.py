@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from featkit.analyses.base import Result, describe_run, short_names
+from featkit.analyses.base import Result, check_folder, describe_run, short_names
 from featkit.analyses.ensemble.kept_state import STATE_FILE, OtherRunError
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.analyses.ensemble.stored import Member, Side, StoredEnsemble, choose_tables
@@ -119,12 +118,8 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     for parent in (folder.resolve(), *folder.resolve().parents):
         if (parent / SAMPLES_FILE).exists():
             raise UsageError(f"{folder} lies in the store {parent}: choose a folder outside of it")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder} ({error.strerror})") from error
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if overwrite and not is_unfinished:
         for stem in _WRITTEN:
             (folder / f"{stem}.csv").unlink(missing_ok=True)
