@@ -25,7 +25,7 @@ def most_diverse(name: str, rows: list[Row]) -> list[Row]:
     claims = []
     for (over, pooling, power), members in groups.items():
         counts = Counter(row["layer"] for row in members)
-        nearest = min(row["spreads_apart"] for row in members)
+        ahead = min(row["spreads_apart"] for row in members)
         claims.append(
             {
                 "what": f"most diverse layer, {name}: {over}, {pooling}, s = {power:g}",
@@ -35,7 +35,7 @@ def most_diverse(name: str, rows: list[Row]) -> list[Row]:
                 "met": None,
                 "sized": "before "
                 + ", ".join(f"{n} ({c})" for n, c in Counter(r["next"] for r in members).items())
-                + f"; at least {nearest:.1f} spreads apart",
+                + f"; by {ahead:.1f} standard deviations of their difference or more",
             }
         )
     return claims

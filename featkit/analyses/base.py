@@ -79,6 +79,13 @@ class Figure:
         log_x: Whether the horizontal axis is logarithmic; that of a ``line`` has each value of x
             as a tick.
         where: Values that columns must have for a row to be drawn; None for all rows.
+        spreads: Columns of the standard deviation of ``y`` (``bar``, ``line``, ``scatter``) or
+            ``x`` (``scatter``), by the column that they are of; drawn to both sides of the points
+            that have one.
+        path: Column in whose order a line joins the points of a group (``scatter``), rows without a
+            value being left out; the values of the first, the last and the marked point are written
+            beside them.
+        mark: Column that is true for the points that get a ring (``scatter``).
     """
 
     name: str
@@ -93,6 +100,9 @@ class Figure:
     interval: tuple[str, str] | None = None
     log_x: bool = False
     where: Mapping[str, Any] | None = None
+    spreads: Mapping[str, str] | None = None
+    path: str | None = None
+    mark: str | None = None
 
 
 @dataclass

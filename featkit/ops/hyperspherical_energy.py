@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Real
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from featkit.errors import UsageError
-from featkit.ops.neighbors import Array, Integers, Rows, UnitRows
+from featkit.ops.directions import Directions
+from featkit.ops.neighbors import Integers, Rows
 
 Space = Literal["full", "half"]
 Kernel = Literal["euclidean", "angular"]
@@ -24,14 +24,14 @@ Reduction = Literal["mean", "sum"]
 TILE = 512  # rows of each side in one product: 1 MiB of squared distances stays in the cache
 TILES = 6  # tiles of rows that are held while all later rows pass by
 PANEL_FLOATS = 2**24  # numbers that may be held for it
-CHUNK_FLOATS = 2**16  # numbers widened at once: 512 KiB
+BLOCK_FLOATS = 2**20  # numbers of a tile that are multiplied at once where none are held: 8 MiB
 FEW = 2048  # rows, up to which all products are float64
 STEEP = 2.0  # power, up to which float32 has enough digits
 COINCIDENT = 1e-9  # distance that float64 rows of length 1 hold with six digits
 CLOSE = {torch.float32: 2.0**13, torch.float64: 2.0**23}  # in roundings of a product
 CROWDED = 0.01  # share of close pairs, from which another product costs less than differences
-SAFE_LENGTHS = (1e-150, 1e150)  # whose squares float64 holds with all its digits
 
+_NUMPYS = {torch.float32: np.float32, torch.float64: np.float64}
 _NONE = torch.empty(0, dtype=torch.int64)
 
 
@@ -135,8 +135,8 @@ def measure_energy(
             all of them point the same way.
 
     Cost: n²·d operations, half of a product of all rows with all rows, and 3·d for each pair that
-    is computed from differences. Memory: 3,072 rows in float32, 24 bytes a row and some 15 MiB;
-    never n².
+    is computed from differences. Memory: 24 bytes a row, some 15 MiB and 3,072 rows in float32; or,
+    where rows are longer than 32,768 or 512 of them are all, 16 MiB and one row; never n².
 
     Source: Liu et al. 2018, arXiv:1805.09298. Its code takes other units: power ``0`` is
     -log ‖·‖², twice ours; ``a0``, ``a1``, ``a2`` take angles in units of π, plus 1e-4, and ``a1``,
@@ -146,26 +146,61 @@ def measure_energy(
         >>> measure_energy([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0], [-3.0, 0.0]])
         Energy(total=2.0, pairs=4, duplicates=2, zeros=1)
     """
-    check_potential(power, space, kernel)
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        points = _Points(x)
+    (energy,) = measure_energies(x, (power,), space, kernel)
+    return energy
+
+
+def measure_energies(
+    x: Rows, powers: Sequence[float], space: Space = "full", kernel: Kernel = "euclidean"
+) -> tuple[Energy, ...]:
+    """Compute the energies of the same directions for several powers, from one set of distances.
+
+    What is said of :func:`measure_energy` holds for each. Where one power is above 2, the products
+    of all are float64.
+
+    Args:
+        x: (n, d), two rows or more that are not zero, any real dtype, finite.
+        powers: One s or more, each 0 or more.
+        space: ``full`` or ``half``.
+        kernel: ``euclidean`` or ``angular``.
+
+    Returns:
+        An energy for each power, in their order. They have the same ``pairs``, ``duplicates`` and
+        ``zeros``.
+
+    Raises:
+        UsageError: As in :func:`measure_energy`, or there is no power.
+
+    Cost: that of :func:`measure_energy`; each further power adds its potential for n²/2 distances.
+
+    Example:
+        >>> [round(energy.mean, 6) for energy in measure_energies(np.eye(3), (0, 1, 2))]
+        [-0.346574, 0.707107, 0.5]
+    """
+    if not len(powers):
+        raise UsageError("powers are empty: give one or more")
+    for power in powers:
+        check_potential(power, space, kernel)
+    quiet = np.errstate(over="ignore")  # infinity is an answer
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), quiet:
+        points = Directions(x)
         n, zeros = len(points), points.given - len(points)
         if n < 2:
             raise UsageError(
                 f"energy of {points.given} rows, {zeros} of them zeros: give two or more that are"
                 " not zero"
             )
-        pairs = _Pairs(points, float(power), space, kernel)
-        total, duplicates = pairs.sum()
-    if space == "full":
-        energy = Energy(2 * total, n * (n - 1) - 2 * duplicates, 2 * duplicates, zeros)
-    else:  # i and j are four pairs of points, and v̂_i with -v̂_i is one more
-        own = n * pairs.farthest
-        count = 2 * n * (2 * n - 1) - 4 * duplicates
-        energy = Energy(4 * total + 2 * own, count, 4 * duplicates, zeros)
-    if not energy.pairs:
+        pairs = _Pairs(points, tuple(map(float, powers)), space, kernel)
+        totals, duplicates = pairs.sum()
+        if space == "full":
+            totals = 2 * totals
+            count, duplicates = n * (n - 1) - 2 * duplicates, 2 * duplicates
+        else:  # i and j are four pairs of points, and v̂_i with -v̂_i is one more
+            totals = 4 * totals + 2 * n * pairs.farthest
+            count, duplicates = 2 * n * (2 * n - 1) - 4 * duplicates, 4 * duplicates
+    if not count:
         raise UsageError(f"all {n} rows point the same way: energy needs two or more directions")
-    return energy
+    return tuple(Energy(total, count, duplicates, zeros) for total in totals.tolist())
 
 
 def potential(squares: Tensor, power: float, space: str, kernel: str) -> Tensor:
@@ -184,13 +219,21 @@ def potential(squares: Tensor, power: float, space: str, kernel: str) -> Tensor:
         >>> potential(torch.tensor([0.25, 4.0]), 1, "full", "euclidean")
         tensor([2.0000, 0.5000])
     """
+    return next(_potentials(squares, (power,), space, kernel))
+
+
+def _potentials(
+    squares: Tensor, powers: Sequence[float], space: str, kernel: str
+) -> Iterator[Tensor]:
+    """Yield the potential of each power, each a new tensor."""
     near = squares if kernel == "euclidean" else 2 * (squares / 4).sqrt().asin()
     order = 0.5 if kernel == "euclidean" else 1.0  # the power that makes it r
-    energies = _inverse(near, power, order)
+    far = None
     if space == "half":
         far = 4 - near if kernel == "euclidean" else math.pi - near
-        energies = energies + _inverse(far, power, order)
-    return energies
+    for power in powers:
+        energies = _inverse(near, power, order)
+        yield energies if far is None else energies + _inverse(far, power, order)
 
 
 def _inverse(r: Tensor, power: float, order: float) -> Tensor:
@@ -211,149 +254,105 @@ def _check_name(name: str, value: object, names: Any) -> None:
         raise UsageError(f"{name} {value!r} is unknown: give {' or '.join(get_args(names))}")
 
 
-class _Points:
-    """Rows of length 1, made in float64 whenever they are needed."""
-
-    def __init__(self, x: Rows) -> None:
-        self.matrix = _matrix(x)
-        self.given, self.d = self.matrix.shape
-        self.peaks = torch.ones(self.given, 1, dtype=torch.float64)
-        self.lengths = torch.empty(self.given, 1, dtype=torch.float64)
-        self.has_peaks = False
-        total = torch.zeros(self.d, dtype=torch.float64)
-        for rows in self.chunks(np.arange(self.given)):
-            wide = self._measure(rows)
-            total += wide.sum(0)
-        self.kept: Integers = np.flatnonzero(self.lengths.numpy())
-        self.mean = total / max(1, len(self))
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    def panel(self, part: slice, dtype: torch.dtype) -> Tensor:
-        """Return ``[a, 1, ‖a‖²]``, (rows, d + 2), of rows ``a`` around the mean.
-
-        The square is that of the rounded row, so that rounding moves points, not distances.
-        """
-        rows = np.arange(len(self))[part]
-        panel = torch.empty(len(rows), self.d + 2, dtype=dtype)
-        panel[:, -2] = 1
-        for chunk in self.chunks(rows):
-            out = panel[int(chunk[0] - rows[0]) :][: len(chunk)]
-            out[:, :-2] = self.load(chunk).sub_(self.mean)
-            lengths = torch.linalg.vector_norm(out[:, :-2], dim=1, dtype=torch.float64)
-            out[:, -1] = lengths.square_()
-        return panel
-
-    def load(self, rows: Integers) -> Tensor:
-        """Return rows, counted without those of zeros, as float64 (rows, d) of length 1."""
-        given = self.kept[rows]
-        wide = self._wide(given)
-        if self.has_peaks:
-            wide /= self.peaks[given]
-        wide /= self.lengths[given]
-        return wide
-
-    @cached_property
-    def copies(self) -> Integers:
-        """A number for each row that only rows have that equal it bit by bit."""
-        seen: dict[bytes, int] = {}
-        found = [
-            seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), len(seen))
-            for rows in self.chunks(np.arange(len(self)))
-            for row in self.load(rows).numpy()
-        ]
-        return np.array(found)
-
-    def chunks(self, rows: Integers) -> list[Integers]:
-        """Split row numbers so that a part of the rows stays in the cache."""
-        step = max(1, CHUNK_FLOATS // self.d)
-        return [rows[start : start + step] for start in range(0, len(rows), step)]
-
-    def _wide(self, rows: Integers) -> Tensor:
-        given = self.matrix[rows]
-        if given.dtype in (np.float16, np.float32):
-            return torch.from_numpy(given).double()
-        return torch.from_numpy(given.astype(np.float64, copy=False))
-
-    def _measure(self, rows: Integers) -> Tensor:
-        """Note the lengths of rows, and return the rows over their lengths."""
-        wide = self._wide(rows)
-        lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-        odd = ~((lengths > SAFE_LENGTHS[0]) & (lengths < SAFE_LENGTHS[1])).squeeze(1)
-        if odd.any():
-            peaks = wide[odd].abs().amax(1, keepdim=True)
-            if not peaks.isfinite().all():
-                self._refuse()
-            peaks[peaks == 0] = 1
-            wide[odd] /= peaks
-            lengths[odd] = torch.linalg.vector_norm(wide[odd], dim=1, keepdim=True)
-            self.peaks[rows[odd.numpy()]] = peaks
-            self.has_peaks = True
-        self.lengths[rows] = lengths
-        return wide.div_(lengths.masked_fill(lengths == 0, 1))
-
-    def _refuse(self) -> NoReturn:
-        chunks = self.chunks(np.arange(self.given))
-        bad = np.flatnonzero(np.concatenate([~np.isfinite(self.matrix[c]).all(1) for c in chunks]))
-        raise UsageError(
-            f"{len(bad)} of {self.given} rows of features hold NaN or infinity, the first is row"
-            f" {bad[0]}: leave them out"
-        )
-
-
 class _Pairs:
-    """The energy of all pairs i < j, tile by tile.
+    """The energy of all pairs i < j for each power, tile by tile.
 
     The product of two panels is ``‖a‖² + ‖b‖² - 2 a·b``. Its rounding is some ε·√d·(‖a‖² + ‖b‖²),
     and pairs whose squared distance is not ``CLOSE`` times as much are computed from differences.
     What is left is exact to 1e-4 (float32) or 1e-8 (float64) a pair, without bias.
     """
 
-    def __init__(self, points: _Points, power: float, space: Space, kernel: Kernel) -> None:
-        self.points, self.power, self.space, self.kernel = points, power, space, kernel
+    def __init__(
+        self, points: Directions, powers: tuple[float, ...], space: Space, kernel: Kernel
+    ) -> None:
+        self.points, self.powers, self.space, self.kernel = points, powers, space, kernel
         self.sees_far = space == "half" or kernel == "angular"  # distances near 2 need digits, too
         opposite = torch.tensor(4.0, dtype=torch.float64)
-        self.farthest = float(potential(opposite, power, "full", kernel))
-        self.total = 0.0
+        self.farthest = np.array([float(potential(opposite, s, "full", kernel)) for s in powers])
+        self.totals = np.zeros(len(powers))
         self.duplicates = 0
 
-    def sum(self) -> tuple[float, int]:
-        """Return the energy of pairs i < j and how many are at distance 0 and left out."""
+    def sum(self) -> tuple[npt.NDArray[np.float64], int]:
+        """Return the energies of pairs i < j and how many are at distance 0 and left out."""
         n, d = len(self.points), self.points.d
-        is_rough = n > FEW and self.power <= STEEP and _has_exact_products()
+        is_rough = n > FEW and max(self.powers) <= STEEP and _has_exact_products()
         dtype = torch.float32 if is_rough else torch.float64
-        tile = min(TILE, max(TILE // 4, PANEL_FLOATS // d))
-        panel = tile * min(TILES, max(1, PANEL_FLOATS // (d * tile)))
+        if n * d > BLOCK_FLOATS and (n <= TILE or TILE * d > PANEL_FLOATS):
+            for column in range(0, n, TILE):
+                for row in range(0, column + 1, TILE):
+                    self._add(*self._by_columns(row, column, dtype), row, column)
+        else:
+            self._sum_by_rows(dtype)
+        return self.totals, self.duplicates
+
+    def _sum_by_rows(self, dtype: torch.dtype) -> None:
+        """Hold some tiles of rows while all later rows pass by."""
+        n, d = len(self.points), self.points.d
+        panel = TILE * min(TILES, max(1, PANEL_FLOATS // (d * TILE)))
         for start in range(0, n, panel):
             held = self.points.panel(slice(start, start + panel), dtype)
-            for column in range(start, n, tile):
-                part = slice(column, column + tile)
+            for column in range(start, n, TILE):
+                part = slice(column, column + TILE)
                 is_held = column < start + panel
-                right = held[column - start :][:tile] if is_held else self.points.panel(part, dtype)
+                right = held[column - start :][:TILE] if is_held else self.points.panel(part, dtype)
                 bound = self._bound(held[:, -1].max() + right[:, -1].max(), dtype)
                 right = _mirrored(right)
-                for row in range(start, min(start + panel, column + tile), tile):
-                    self._add(held[row - start :][:tile], right, row, column, float(bound))
-        return self.total, self.duplicates
+                for row in range(start, min(start + panel, column + TILE), TILE):
+                    left = held[row - start :][:TILE]
+                    lengths = left[:, -1:], right[:, -2]
+                    self._add(left @ right.T, lengths, float(bound), row, column)
 
-    def _add(self, left: Tensor, right: Tensor, row: int, column: int, bound: float) -> None:
-        squares = left @ right.T
+    def _by_columns(
+        self, row: int, column: int, dtype: torch.dtype
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], float]:
+        """Compute the squared distances of two tiles, the squares of lengths, and the bound.
+
+        They are added up over blocks of columns, so that rows of any length take little memory;
+        NumPy takes half of the product of a tile with itself.
+        """
+        n, d = len(self.points), self.points.d
+        parts = [slice(start, min(start + TILE, n)) for start in (row, column)]
+        step = max(1, BLOCK_FLOATS // min(TILE, n))
+        products = np.zeros((parts[0].stop - row, parts[1].stop - column), _NUMPYS[dtype])
+        one, other = (torch.zeros(part.stop - part.start, dtype=dtype) for part in parts)
+        for start in range(0, d, step):
+            columns = slice(start, start + step)
+            left = self.points.panel(parts[0], dtype, columns)
+            right = left if row == column else self.points.panel(parts[1], dtype, columns)
+            one += left[:, -1]
+            other += right[:, -1]
+            products += left[:, :-2].numpy() @ right[:, :-2].numpy().T
+        lengths = one.unsqueeze(1), other
+        squares = torch.from_numpy(products).mul_(-2).add_(lengths[0]).add_(other)
+        return squares, lengths, float(self._bound(one.max() + other.max(), dtype))
+
+    def _add(
+        self,
+        squares: Tensor,
+        lengths: tuple[Tensor, Tensor],
+        bound: float,
+        row: int,
+        column: int,
+    ) -> None:
+        """Add the pairs of a tile, none of which below the bound has digits enough."""
         i = j = _NONE
         if squares.amin() <= bound or (self.sees_far and squares.amax() >= 4 - bound):
-            i, j = self._close(squares, left[:, -1:] + right[:, -2], row == column)
+            i, j = self._close(squares, lengths[0] + lengths[1], row == column)
         if len(i) > CROWDED * squares.numel() and squares.dtype == torch.float32:
-            parts = slice(row, row + len(left)), slice(column, column + len(right))
-            one, other = (self.points.panel(part, torch.float64) for part in parts)
-            self._add(one, _mirrored(other), row, column, math.inf)
+            self._add(*self._by_columns(row, column, torch.float64), row, column)
             return
-        energies = potential(squares, self.power, self.space, self.kernel)
         if len(i):
-            energies[i, j] = 0
             self._add_exactly(i.numpy() + row, j.numpy() + column, squares[i, j] > 2)
-        if row == column:
-            energies.triu_(1)
-        self.total += float(energies.sum(1).double().sum())
+        for number, energies in enumerate(self._potentials(squares)):
+            if len(i):
+                energies[i, j] = 0
+            if row == column:
+                energies.triu_(1)
+            self.totals[number] += float(energies.sum(1).double().sum())
+
+    def _potentials(self, squares: Tensor) -> Iterator[Tensor]:
+        """Yield what the pairs have for each power."""
+        return _potentials(squares, self.powers, self.space, self.kernel)
 
     def _close(self, squares: Tensor, lengths: Tensor, is_diagonal: bool) -> tuple[Tensor, Tensor]:
         """Find the pairs whose distance, or distance to the opposite, has too few digits."""
@@ -377,14 +376,14 @@ class _Pairs:
             i, j, is_opposite = i[~is_copy], j[~is_copy], is_opposite[~is_copy]
         (one, i), (other, j) = (self._load_once(rows) for rows in (i, j))
         signs = torch.where(is_opposite, -1.0, 1.0).double().unsqueeze_(1)
-        for part in self.points.chunks(np.arange(len(i))):
+        for part in self.points.chunks(np.arange(len(i)), self.points.d):
             a, b = (x.index_select(0, torch.from_numpy(k[part])) for x, k in ((one, i), (other, j)))
             if self.space == "half":
                 b *= signs[part]
             squares = torch.linalg.vector_norm(a.sub_(b), dim=1).square_().clamp_(max=4)
             apart = squares[squares > COINCIDENT**2]
             self._leave_out(len(squares) - len(apart))
-            self.total += float(potential(apart, self.power, self.space, self.kernel).sum())
+            self.totals += [float(energies.sum()) for energies in self._potentials(apart)]
 
     def _load_once(self, rows: Integers) -> tuple[Tensor, Integers]:
         """Return the different ones among rows, and which of them each is."""
@@ -395,19 +394,7 @@ class _Pairs:
         """Count pairs at distance 0. In half-space, two of their points are at distance 2."""
         self.duplicates += count
         if self.space == "half":
-            self.total += count * self.farthest
-
-
-def _matrix(x: Rows) -> Array:
-    if isinstance(x, UnitRows):
-        return x.array
-    if isinstance(x, Tensor):
-        x = (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
-    matrix: npt.NDArray[Any] = np.asarray(x)
-    if matrix.ndim != 2 or matrix.dtype.kind not in "biuf" or not matrix.shape[1]:
-        given = f"{matrix.dtype} {matrix.shape}"
-        raise UsageError(f"features are {given}: give real numbers in the shape (rows, features)")
-    return matrix
+            self.totals += count * self.farthest
 
 
 def _has_exact_products() -> bool:

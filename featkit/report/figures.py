@@ -11,6 +11,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from featkit.analyses.base import Figure, Result
@@ -22,6 +24,9 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 
 Source: Okabe and Ito, Color universal design, 2008.
 """
+
+MARKERS = "o^sDv"
+"""The next one where colours come again."""
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -38,6 +43,9 @@ STYLE: Any = {
 T = TypeVar("T")
 _ASIDE = 1.04
 """Factor between neighbouring lines on a logarithmic axis."""
+
+_ROOM = 72
+"""Letters that a horizontal axis has room for."""
 
 Drawer = Callable[[Axes, Figure, Result], None]
 DRAWERS: Registry[Drawer] = Registry("kind of figure")
@@ -87,10 +95,17 @@ def _groups(figure: Figure, result: Result) -> dict[str, list[dict[str, Any]]]:
 
 
 def _bounds(figure: Figure, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """Lower and upper bound of each row, (2, rows); not a number where there is none."""
+    """Lower and upper bound of ``y`` in each row, (2, rows); not a number where there is none."""
     if figure.interval is None:
-        return np.full((2, len(rows)), np.nan)
+        values, spread = np.array([row[figure.y] for row in rows]), _spread(figure, rows, figure.y)
+        return np.array([values - spread, values + spread])
     return np.array([[row[name] for row in rows] for name in figure.interval], float)
+
+
+def _spread(figure: Figure, rows: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
+    """Standard deviation of a column in each row; not a number where there is none."""
+    spread = (figure.spreads or {}).get(name)
+    return np.array([None if spread is None else row[spread] for row in rows], float)
 
 
 def _series(figure: Figure, result: Result) -> dict[str, NDArray[np.float64]]:
@@ -155,12 +170,13 @@ def _draw_bars(axes: Axes, figure: Figure, result: Result) -> None:
 def _draw_lines(axes: Axes, figure: Figure, result: Result) -> None:
     groups = _groups(figure, result)
     for number, (group, rows, colour) in enumerate(_coloured(groups)):
+        marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
         aside = number - (len(groups) - 1) / 2 if figure.log_x and figure.interval else 0
         xs = [row[figure.x] for row in rows]
         if aside:  # or intervals hide each other
             xs = [x * _ASIDE**aside for x in xs]
         ys = [row[figure.y] for row in rows]
-        axes.plot(xs, ys, "o-", color=colour, label=group, markersize=4)
+        axes.plot(xs, ys, f"{marker}-", color=colour, label=group, markersize=4)
         lower, upper = _bounds(figure, rows)
         axes.errorbar(xs, (lower + upper) / 2, yerr=(upper - lower) / 2, fmt="none", ecolor=colour)
     if figure.log_x:
@@ -168,6 +184,10 @@ def _draw_lines(axes: Axes, figure: Figure, result: Result) -> None:
         axes.set_xscale("log")
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
+    names = {row[figure.x] for rows in groups.values() for row in rows}
+    if sum(len(name) + 2 for name in names if isinstance(name, str)) > _ROOM:
+        for label in axes.get_xticklabels():
+            label.set(rotation=30, horizontalalignment="right", rotation_mode="anchor")
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     axes.grid(alpha=0.25)
@@ -175,15 +195,59 @@ def _draw_lines(axes: Axes, figure: Figure, result: Result) -> None:
 
 
 def _draw_points(axes: Axes, figure: Figure, result: Result) -> None:
-    for group, rows, colour in _coloured(_groups(figure, result)):
+    rings: list[dict[str, Any]] = []
+    groups = {name: _in_order(figure, rows) for name, rows in _groups(figure, result).items()}
+    for number, (group, rows, colour) in enumerate(_coloured(groups)):
         xs, ys = ([row[name] for row in rows] for name in (figure.x, figure.y))
-        axes.plot(xs, ys, "o", color=colour, label=group, markersize=5, alpha=0.85)
+        line = MARKERS[number // len(COLOURS) % len(MARKERS)] + ("-" if figure.path else "")
+        axes.plot(xs, ys, line, color=colour, label=group, markersize=5, linewidth=1, alpha=0.85)
+        across, along = (_spread(figure, rows, name) for name in (figure.x, figure.y))
+        axes.errorbar(xs, ys, along, across, fmt="none", ecolor=colour, elinewidth=1)
+        marked = [row for row in rows if figure.mark is not None and row[figure.mark]]
+        rings += marked
+        if figure.path is not None and rows:
+            _write_values(axes, figure, [rows[0], rows[-1], *marked], figure.path, colour)
+    if rings:
+        xs, ys = ([row[name] for row in rings] for name in (figure.x, figure.y))
+        name = str(figure.mark).replace("_", " ")
+        axes.plot(xs, ys, "o", color="black", label=name, markersize=9, markerfacecolor="none")
     if figure.log_x:
         axes.set_xscale("log")
+        _label_numbers(axes)
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     axes.grid(alpha=0.25)
-    _add_legend(axes, figure.hue)
+    numbers = "" if figure.path is None else f"\n(numbers: {figure.path})"
+    _add_legend(axes, f"{figure.hue or ''}{numbers}" or None)
+
+
+def _label_numbers(axes: Axes) -> None:
+    """Label a logarithmic axis as 20k, 50k, 100k: as many numbers as there is room for."""
+    low, high = axes.get_xlim()
+    steps = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high < 30 * low else (1.0, 3.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps if high < 1e4 * low else (1.0,)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _in_order(figure: Figure, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that have a place on the path, one after the other; without a path, all."""
+    path = figure.path
+    if path is None:
+        return rows
+    return sorted((row for row in rows if row[path] is not None), key=lambda row: row[path])
+
+
+def _write_values(
+    axes: Axes, figure: Figure, rows: list[dict[str, Any]], column: str, colour: str
+) -> None:
+    """Write a column's value beside each point, once where points come twice."""
+    places = {row[column]: (row[figure.x], row[figure.y]) for row in rows}
+    for value, place in places.items():
+        text = axes.annotate(
+            f"{value:g}", place, (5, 4), textcoords="offset points", color=colour, fontsize=7
+        )
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
 def _draw_histograms(axes: Axes, figure: Figure, result: Result) -> None:

@@ -12,8 +12,9 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
-from featkit.analyses.base import Result
+from featkit.analyses.base import Figure, Result
 from featkit.analyses.diversity.analysis import Diversity
+from featkit.analyses.diversity.comparison import compare_models, repeats_name
 from featkit.analyses.diversity.config import DiversityConfig
 from featkit.analyses.diversity.family import Model, describe_model, read_family
 from featkit.backbones.resolve import load_backbone
@@ -95,6 +96,26 @@ def test_energies_are_scipys_for_every_kind_of_point(store: Store) -> None:
     assert result.scalars == {"backbones": 2, "layers": 6, "samples": N, "repeats": 1}
 
 
+def test_tokens_are_units_at_every_position(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    tokens = points(0, 3, 5)
+    make_table(path, manifest, "vit/norm.none", tokens)
+    result = measure(open_store(path).tables())
+    views = {
+        ("samples", "avg"): tokens.mean(1),
+        ("samples", "flatten"): tokens.reshape(N, -1),
+        ("units", "avg"): tokens.mean(1).T,
+        ("units", "flatten"): tokens.reshape(-1, 5).T,
+    }
+    for (over, pooling), x in views.items():
+        (row,) = rows_of(result, over=over, pooling=pooling)
+        assert row["energy"] == pytest.approx(energy(x, 1)[0], rel=1e-6)
+        assert (row["n"], row["d"]) == x.shape
+        correlations = np.abs(np.corrcoef(views["units", pooling]))
+        assert row["correlation"] == pytest.approx((correlations.sum() - 5) / 20, rel=1e-5)
+
+
 def test_repeats_draw_other_images_and_every_layer_the_same(store: Store) -> None:
     asked = {"samples": 20, "repeats": 6, "taps": ("res2", "head"), "over": ("samples",)}
     result = measure(store.tables(), **asked)
@@ -108,6 +129,71 @@ def test_repeats_draw_other_images_and_every_layer_the_same(store: Store) -> Non
     again, other = measure(store.tables(), **asked), measure(store.tables(), **asked, seed=1)
     assert again.tables == result.tables
     assert other.tables["energy"][0]["mean_energy"] != row["mean_energy"]
+
+
+def test_layers_are_told_apart_by_their_difference_on_the_same_images(tmp_path: Path) -> None:
+    """Images of which some are far from all others: a draw has more or fewer of them in any layer.
+
+    The energies of both layers rise and fall together, and much more than they are apart.
+    """
+    path = tmp_path / "store"
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    rng = np.random.default_rng(0)
+    wild = rng.random((N, 1)) < 0.3
+    shared = 4 + np.where(wild, 4.0, 0.5) * rng.standard_normal((N, 12))
+    tables = {"conv1": shared, "res2": shared + 0.1 * rng.standard_normal((N, 12))}
+    for tap, x in tables.items():
+        make_table(path, manifest, f"net/{tap}.avg", x.astype(np.float32))
+    asked: dict[str, Any] = {"samples": 30, "repeats": 8, "over": ("samples",), "power": (0.0, 1.0)}
+    result = measure(open_store(path).tables(), **asked)
+    rng = np.random.default_rng(0)
+    draws = [rng.permutation(N)[:30] for _ in range(8)]
+    for power in (0.0, 1.0):
+        means = {
+            tap: np.array([energy(x.astype(np.float32)[rows], power)[1] for rows in draws])
+            for tap, x in tables.items()
+        }
+        for row in rows_of(result, power=power):
+            found = result.arrays[repeats_name(row)]
+            np.testing.assert_allclose(found, means[row["tap"]], rtol=1e-6)
+            assert row["mean_energy"] == pytest.approx(found.mean())
+            assert row["spread"] == pytest.approx(found.std(ddof=1))
+        (most,) = rows_of(result, "most_diverse", power=power)
+        assert (most["layer"], most["next"]) == ("res2", "conv1")
+        apart = means["conv1"] - means["res2"]
+        paired = apart.mean() / apart.std(ddof=1)
+        alone = apart.mean() / np.hypot(*(x.std(ddof=1) for x in means.values()))
+        assert most["spreads_apart"] == pytest.approx(paired, rel=1e-3)
+        assert alone < 1 < 3 < paired
+
+
+@pytest.mark.parametrize(
+    ("following", "apart"),
+    [
+        ([2.0, 1.0, 4.0], (4 / 3) / np.std([1.0, -1.0, 4.0], ddof=1)),  # against each other
+        ([2.0, 3.0, 1.0], None),  # always the same
+    ],
+)
+def test_spreads_apart_are_of_differences(following: list[float], apart: float | None) -> None:
+    energies = {"a": [1.0, 2.0, 0.0], "b": following}
+    result = Result("diversity", {})
+    for layer, means in energies.items():
+        row = {
+            "backbone": "net", "tap": layer, "layer": layer, "pooling": "avg", "over": "samples",
+            "power": 1.0, "mean_energy": np.mean(means), "spread": np.std(means, ddof=1),
+        }  # fmt: skip
+        result.tables.setdefault("energy", []).append(row)
+        result.arrays[repeats_name(row)] = np.array(means)
+    compare_models(result, {"net": Model()}, set())
+    (most,) = result.tables["most_diverse"]
+    assert most["next_mean_energy"] > most["mean_energy"]
+    assert most["spreads_apart"] == (None if apart is None else pytest.approx(apart))
+
+
+def test_one_draw_has_no_repeats(store: Store) -> None:
+    result = measure(store.tables())
+    assert result.arrays == {}
+    assert {row["spreads_apart"] for row in result.tables["most_diverse"]} == {None}
 
 
 def test_avgpool_stands_for_a_head_that_is_not_there(store: Store) -> None:
@@ -202,10 +288,103 @@ def test_a_family_gives_correlations_early_stopping_and_figures(tmp_path: Path) 
     assert any("stand on 6 models" in note for note in result.notes)
     names = {figure.name for figure in result.figures}
     assert {
-        "layers-samples-none", "error-samples-none-w1", "error-samples-none-w2",
-        "error-parameters", "diversity-parameters-samples-none", "method-samples-none",
+        "layers-samples-none", "error-samples-none-width-1-DINO", "error-samples-none",
+        "error-samples-none-width-2-SimCLR", "error-parameters", "method-samples-none",
+        "diversity-parameters-samples-none",
     } <= names  # fmt: skip
     assert {path.stem for path in draw_figures(result, tmp_path / "drawn")} == names
+
+
+def figures_of(*models: Model) -> tuple[dict[str, Figure], dict[str, set[str]]]:
+    """Figures of models with two layers by name, and the backbones that each draws."""
+    family = {f"net{n}": model for n, model in enumerate(models)}
+    result = Result("diversity", {})
+    result.tables["energy"] = [
+        {
+            "backbone": name, "tap": layer, "layer": layer, "pooling": "none", "over": "samples",
+            "power": 1.0, "mean_energy": float(n), "spread": 0.1,
+        }
+        for n, name in enumerate(family) for layer in ("conv1", "head")
+    ]  # fmt: skip
+    compare_models(result, family, set())
+    figures = {figure.name: figure for figure in result.figures}
+    drawn = {
+        name: {row["backbone"] for row in rows_of(result, "models", **dict(figure.where or {}))}
+        for name, figure in figures.items()
+    }
+    return figures, drawn
+
+
+def test_a_picture_of_each_training_joins_its_epochs_and_marks_the_least_error() -> None:
+    figures, drawn = figures_of(
+        Model(epochs=1, width=1, error=0.5, norm="batch"),
+        Model(epochs=2, width=1, error=0.4, norm="batch"),
+        Model(epochs=3, width=1, error=0.45, norm="batch"),
+        Model(epochs=1, width=2, error=0.3, norm="batch"),
+        Model(epochs=2, width=2, error=0.35, norm="batch"),
+        Model(epochs=9, width=4, error=0.6, norm="batch"),
+    )
+    stem = "error-samples-none"
+    assert drawn[f"{stem}-width-1"] == {"net0", "net1", "net2"}
+    assert drawn[f"{stem}-width-2"] == {"net3", "net4"}
+    for number in "12":
+        figure = figures[f"{stem}-width-{number}"]
+        assert (figure.path, figure.mark, figure.hue) == ("epochs", "least_error", "layer")
+        assert figure.title.endswith(f"width {number}")
+    assert f"{stem}-width-4" not in drawn
+    stopped = {"net1", "net3", "net5"}
+    assert drawn[stem] == drawn["layers-samples-none"] == stopped
+    assert figures[stem].path == "width"
+    for name in (stem, f"{stem}-width-1", "layers-samples-none"):
+        assert figures[name].spreads == {"mean_diversity": "spread"}
+
+
+def test_a_model_of_another_training_is_not_on_the_path() -> None:
+    _, drawn = figures_of(
+        Model(epochs=1, depth=50, error=0.5),
+        Model(epochs=2, depth=50, error=0.4),
+        Model(epochs=2, depth=101, error=0.3),
+    )
+    assert drawn["error-samples-none-depth-50"] == {"net0", "net1"}
+    assert not any(name.startswith("error-samples-none-depth-101") for name in drawn)
+
+
+def test_one_training_is_one_picture() -> None:
+    figures, drawn = figures_of(Model(epochs=1, error=0.5), Model(epochs=2, error=0.4))
+    assert drawn["error-samples-none-epochs"] == {"net0", "net1"}
+    assert "error-samples-none" not in figures
+    assert not any("error" in name for name in figures_of(Model(epochs=1), Model(epochs=2))[0])
+
+
+@pytest.mark.parametrize(
+    ("models", "path"),
+    [
+        ([Model(depth=20, width=1, error=0.2), Model(depth=56, width=1, error=0.1)], "depth"),
+        ([Model(depth=20, width=1, error=0.2), Model(depth=56, width=2, error=0.1)], None),
+        (
+            [Model(depth=20, norm="batch", error=0.2), Model(depth=20, norm="layer", error=0.1)],
+            None,
+        ),
+        ([Model(depth=20, error=0.2), Model(error=0.1)], None),
+        ([Model(error=0.2), Model(error=0.1)], None),
+    ],
+)
+def test_models_that_differ_in_size_alone_are_joined_by_it(
+    models: list[Model], path: str | None
+) -> None:
+    figures, drawn = figures_of(*models)
+    assert drawn["error-samples-none"] == {"net0", "net1"}
+    assert figures["error-samples-none"].path == path
+
+
+def test_names_of_methods_make_names_of_files() -> None:
+    models = [
+        Model(epochs=epochs, method=method, error=1 / epochs / len(method))
+        for method in ("MoCo v2/v3", "..\\DINO") for epochs in (1, 2)
+    ]  # fmt: skip
+    assert {"error-samples-none-MoCo-v2-v3", "error-samples-none-..-DINO"} <= set(
+        figures_of(*models)[0]
+    )
 
 
 def test_the_probes_error_is_a_classifiers(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pytest
 
+from featkit.analyses.diversity.comparison import repeats_name
 from tests.cli.conftest import Run
 from tests.store.conftest import make_samples, make_table
 
@@ -46,6 +49,11 @@ def test_from_two_models_to_their_energies(run: Run, tmp_path: Path) -> None:
     }
     assert all(a > b for a, b in zip(by_model["narrow"], by_model["wide"], strict=True))
     assert (folder / "layers-samples-avg.png").exists()
+    with h5py.File(folder / "arrays.h5") as file:
+        for row in rows:
+            energies = file[repeats_name(row)][...]
+            assert energies.shape == (3,)
+            assert row["mean_energy"] == pytest.approx(energies.mean())
 
 
 def test_mistakes_are_one_line(run: Run, tmp_path: Path) -> None:

@@ -13,8 +13,14 @@ from scipy.spatial.distance import cdist, pdist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from featkit.errors import UsageError
+from featkit.ops import directions
 from featkit.ops import hyperspherical_energy as module
-from featkit.ops.hyperspherical_energy import Energy, hyperspherical_energy, measure_energy
+from featkit.ops.hyperspherical_energy import (
+    Energy,
+    hyperspherical_energy,
+    measure_energies,
+    measure_energy,
+)
 from featkit.ops.neighbors import unit_rows
 
 POWERS = [0, 0.5, 1, 2]
@@ -58,19 +64,27 @@ def assert_is_that_of_all_pairs(x, rtol, powers=POWERS, variants=VARIANTS):
         )
 
 
-@pytest.fixture
-def rough(monkeypatch):
+@pytest.fixture(params=["by rows", "by columns"])
+def rough(request, monkeypatch):
     """Products in float32 for few rows, too."""
     monkeypatch.setattr(module, "FEW", 0)
+    if request.param == "by columns":
+        by_columns(monkeypatch)
+
+
+def by_columns(monkeypatch):
+    """Products of tiles are added up over blocks of columns, as those of wide rows are."""
+    for name, number in {"TILE": 50, "PANEL_FLOATS": 1, "BLOCK_FLOATS": 200}.items():
+        monkeypatch.setattr(module, name, number)
 
 
 @pytest.fixture
 def formats(monkeypatch):
     """The formats of the products that are taken."""
     seen = []
-    mirrored = module._mirrored
+    panel = directions.Directions.panel
     monkeypatch.setattr(
-        module, "_mirrored", lambda panel: seen.append(panel.dtype) or mirrored(panel)
+        directions.Directions, "panel", lambda *given: seen.append(given[2]) or panel(*given)
     )
     return seen
 
@@ -138,8 +152,11 @@ def test_points_on_a_circle(n, formats):
     assert (torch.float32 in formats) == (n > 2048)
 
 
+@pytest.mark.parametrize("is_wide", [False, True])
 @pytest.mark.parametrize("mean", [0, 2])
-def test_few_rows_have_the_digits_of_float64(mean):
+def test_few_rows_have_the_digits_of_float64(monkeypatch, mean, is_wide):
+    if is_wide:
+        by_columns(monkeypatch)
     x = rows(130, 9, mean)
     assert_is_that_of_all_pairs(x, 1e-12, [*POWERS, 7, 30.5])
 
@@ -287,6 +304,9 @@ def test_a_set_of_copies():
         {"TILE": 16, "TILES": 8},
         {"TILE": 16, "PANEL_FLOATS": 1},
         {"TILE": 16, "TILES": 8, "PANEL_FLOATS": 16 * 12 * 3},
+        {"BLOCK_FLOATS": 1},
+        {"BLOCK_FLOATS": 500},
+        {"TILE": 16, "PANEL_FLOATS": 1, "BLOCK_FLOATS": 80},
         {"CHUNK_FLOATS": 1},
         {"CHUNK_FLOATS": 100},
     ],
@@ -298,7 +318,7 @@ def test_blocks_change_nothing(monkeypatch, few, settings):
     x = x[np.random.default_rng(0).permutation(len(x))]
     before = [measure_energy(x, 1, *variant) for variant in VARIANTS]
     for name, number in settings.items():
-        monkeypatch.setattr(module, name, number)
+        monkeypatch.setattr(directions if name == "CHUNK_FLOATS" else module, name, number)
     for variant, one in zip(VARIANTS, before, strict=True):
         other = measure_energy(x, 1, *variant)
         assert other.mean == pytest.approx(one.mean, rel=1e-12 if few else 1e-7)
@@ -313,14 +333,36 @@ def test_half_of_the_products_is_taken(monkeypatch, formats):
     taken = []
     add = module._Pairs._add
     monkeypatch.setattr(
-        module._Pairs, "_add", lambda *given: taken.append(given[3:5]) or add(*given)
+        module._Pairs, "_add", lambda *given: taken.append(given[4:6]) or add(*given)
     )
     hyperspherical_energy(rows(100, 6))
     starts = range(0, 100, 16)
     assert sorted(taken) == [
         (row, column) for row, column in product(starts, starts) if row <= column
     ]
-    assert len(formats) == 7 + 5 + 3 + 1  # panels: two tiles of rows pass by what is left
+    assert len(formats) == 4 + 5 + 3 + 1  # two tiles are held while those that are left pass by
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "blocks"),
+    [(40, 60_000, 3), (80, 20_000, 2), (40, 20_000, 0), (520, 2500, 0)],
+)
+def test_few_rows_and_long_ones_are_read_in_blocks_of_columns(formats, monkeypatch, n, d, blocks):
+    """Blocks are of 2²⁰ numbers: 26,214 columns of 40 rows, 13,107 of 80."""
+    taken = []
+    take = module._Pairs._by_columns
+    monkeypatch.setattr(
+        module._Pairs, "_by_columns", lambda *given: taken.append(given) or take(*given)
+    )
+    x = np.maximum(rows(n, d, mean=0.5), 0).astype(np.float32)
+    x[7] = x[11] + 1e-4 * x[3]
+    wanted = all_pairs(x, 1, "full", "euclidean")
+    found = measure_energy(x)
+    assert found.mean == pytest.approx(wanted.mean(), rel=1e-9)
+    assert found.pairs == 2 * len(wanted)
+    assert bool(taken) == bool(blocks)
+    if blocks:  # one side is enough for the products of a tile with itself
+        assert len(formats) == blocks
 
 
 class Largest(TorchDispatchMode):
@@ -338,13 +380,14 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("n", "d", "most"),
-    [(3500, 8, 512 * 10), (600, 120, 2**13), (300, 1000, 16 * 1002)],
-    ids=["tiles", "panels", "wide"],
+    [(3500, 8, 512 * 10), (600, 120, 2**13), (300, 1000, 64 * 130), (20, 5000, 20 * 411)],
+    ids=["tiles", "panels", "wide", "few and wide"],
 )
 @every_variant
 def test_memory_does_not_grow_with_pairs(monkeypatch, n, d, most, space, kernel):
-    for name, number in {"TILE": 64, "PANEL_FLOATS": 2**13, "CHUNK_FLOATS": 2**11}.items():
+    for name, number in {"TILE": 64, "PANEL_FLOATS": 2**13, "BLOCK_FLOATS": 2**13}.items():
         monkeypatch.setattr(module, name, number)
+    monkeypatch.setattr(directions, "CHUNK_FLOATS", 2**11)
     with Largest() as largest:
         hyperspherical_energy(rows(n, d), 1, space, kernel)
     assert most / 2 < largest.numbers <= most
@@ -430,6 +473,63 @@ def test_published_code_up_to_its_units(space):
     assert published(x, "a2", is_half) == pytest.approx(0.1 * math.pi**2 * two, rel=2e-3)
 
 
+def with_copies_and_close_pairs():
+    x = rows(150, 7, mean=0.5)
+    return np.vstack([x, 3 * x[:4], -x[4:8], x[8:20] + 1e-5 * x[20:32], np.zeros((2, 7))])
+
+
+@pytest.mark.parametrize("few", [0, 2048])
+@every_variant
+def test_several_powers_at_once_are_those_of_all_pairs(monkeypatch, few, space, kernel):
+    monkeypatch.setattr(module, "FEW", few)
+    monkeypatch.setattr(module, "TILE", 64)
+    x = with_copies_and_close_pairs()
+    powers = (2, 0, 1, 0.5)
+    found = measure_energies(x, powers, space, kernel)
+    for power, energy in zip(powers, found, strict=True):
+        wanted = all_pairs(x, power, space, kernel)
+        assert energy.pairs == 2 * len(wanted)
+        assert energy.total == pytest.approx(2 * wanted.sum(), rel=1e-6)
+        assert (energy.duplicates, energy.zeros) == (found[0].duplicates, 2)
+    assert found[0].duplicates >= 8
+    alone = tuple(measure_energy(x, power, space, kernel) for power in powers)
+    assert found == alone
+
+
+def test_every_power_has_the_digits_that_the_steepest_needs(formats):
+    x = rows(2100, 24, mean=1.0).astype(np.float32)
+    powers = (1, 12)
+    for power, energy in zip(powers, measure_energies(x, powers), strict=True):
+        wanted = all_pairs(x, power, "full", "euclidean")
+        assert energy.mean == pytest.approx(wanted.mean(), rel=1e-9)
+    assert set(formats) == {torch.float64}
+    formats.clear()
+    measure_energies(x, (0, 2, 1))
+    assert set(formats) == {torch.float32}
+
+
+def test_distances_are_computed_once_for_all_powers(rough, monkeypatch, formats):
+    found = []
+    close = module._Pairs._close
+    monkeypatch.setattr(module._Pairs, "_close", lambda *a: found.append(close(*a)) or found[-1])
+    x = with_copies_and_close_pairs()
+    counts = []
+    for powers in ((1,), (0, 1, 2)):
+        formats.clear(), found.clear()
+        measure_energies(x, powers)
+        counts.append((len(formats), len(found)))
+    assert counts[0] == counts[1]
+    assert min(counts[0]) > 0
+
+
+def test_an_infinite_energy_leaves_the_others_finite():
+    x = [[1.0, 0.0], [1.0, 1e-8], [0.0, 1.0]]
+    steep, flat = measure_energies(x, (1000, 1))
+    assert steep.total == math.inf
+    assert flat == measure_energy(x, 1)
+    assert measure_energy(x, 38.52).total == math.inf  # twice 1.4e308
+
+
 @every_variant
 def test_angles_are_arc_cosines(space, kernel):
     x = rows(30, 5)
@@ -500,6 +600,13 @@ def test_what_is_no_power(power):
         hyperspherical_energy(np.eye(3), power)
 
 
+def test_what_are_no_powers():
+    with pytest.raises(UsageError, match="powers are empty: give one or more"):
+        measure_energies(np.eye(3), ())
+    with pytest.raises(UsageError, match="power is -1: give a number, 0 or more"):
+        measure_energies(np.eye(3), (1, -1))
+
+
 def test_kinds_of_powers():
     x = rows(20, 3)
     for power in (2, 2.0, np.float32(2), np.int64(2)):
@@ -547,7 +654,7 @@ def test_rows_that_are_not_finite(monkeypatch, dtype, bad):
     x = rows(20, 3).astype(dtype)
     x[[6, 13], 1] = bad
     for floats in (6, 2**16):
-        monkeypatch.setattr(module, "CHUNK_FLOATS", floats)
+        monkeypatch.setattr(directions, "CHUNK_FLOATS", floats)
         with pytest.raises(
             UsageError, match="2 of 20 rows of features hold NaN or infinity, the first is row 6"
         ):

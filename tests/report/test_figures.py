@@ -61,8 +61,8 @@ def error_bars(axes: Axes) -> list[list[list[float]]]:
     groups = []
     for container in axes.containers:
         if isinstance(container, ErrorbarContainer):
-            (bars,) = container.lines[2]
-            groups.append([np.round(ends, 9).tolist() for ends in bars.get_segments() if len(ends)])
+            bars = [ends for kind in container.lines[2] for ends in kind.get_segments()]
+            groups.append([np.round(ends, 9).tolist() for ends in bars if len(ends)])
     return groups
 
 
@@ -232,6 +232,112 @@ def test_curves_are_values_by_rank_and_leave_out_those_up_to_zero() -> None:
     assert axes.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
     assert np.ma.filled(one, 0).tolist() == [9, 3, 0, 0, 0, 1]
     assert np.ma.getmaskarray(zeros).all()
+
+
+STAGES = [
+    {"layer": layer, "diversity": d, "error": error, "epochs": epochs, "spread": s, "best": best}
+    for layer, epochs, d, error, s, best in [
+        ("a", 300, -2.0, 0.3, 0.5, False), ("a", 100, -1.0, 0.5, 0.25, False),
+        ("a", 200, -3.0, 0.2, None, True), ("b", 100, -5.0, 0.5, 0.125, False),
+        ("b", 200, -4.0, 0.2, 0.25, True), ("b", None, -6.0, 0.1, 0.25, False),
+    ]
+]  # fmt: skip
+PATH = Figure(
+    "path", "scatter", "stages", "", "diversity", "error", hue="layer", path="epochs", mark="best",
+    spreads={"diversity": "spread"},
+)  # fmt: skip
+
+
+def stages(figure: Figure, rows: list[dict[str, Any]] = STAGES) -> Axes:
+    axes = Canvas().add_subplot()
+    DRAWERS[figure.kind](axes, figure, Result("", {}, tables={"stages": rows}))
+    return axes
+
+
+def points(axes: Axes) -> dict[str, list[list[float]]]:
+    return {str(line.get_label()): line.get_xydata().tolist() for line in axes.lines}
+
+
+def test_a_path_joins_points_in_its_order_and_rings_the_marked_one() -> None:
+    axes = stages(PATH)
+    assert points(axes) == {
+        "a": [[-1, 0.5], [-3, 0.2], [-2, 0.3]],
+        "b": [[-5, 0.5], [-4, 0.2]],
+        "best": [[-3, 0.2], [-4, 0.2]],
+    }
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "-", "None"]
+    assert legend(axes) == ["a", "b", "best"]
+    box = axes.get_legend()
+    assert box is not None
+    assert box.get_title().get_text() == "layer\n(numbers: epochs)"
+    written = {(text.get_text(), text.xy) for text in axes.texts}  # type: ignore[attr-defined]
+    assert written == {
+        ("100", (-1, 0.5)), ("200", (-3, 0.2)), ("300", (-2, 0.3)),
+        ("100", (-5, 0.5)), ("200", (-4, 0.2)),
+    }  # fmt: skip
+    assert len(axes.texts) == 5  # where the last is the marked one, once
+
+
+def test_points_without_a_path_are_neither_joined_nor_numbered() -> None:
+    axes = stages(replace(PATH, path=None, mark=None))
+    assert points(axes)["b"] == [[-5, 0.5], [-4, 0.2], [-6, 0.1]]
+    assert {line.get_linestyle() for line in axes.lines} == {"None"}
+    assert not axes.texts
+    assert legend(axes) == ["a", "b"]
+
+
+def test_spreads_reach_to_both_sides_along_their_own_axis() -> None:
+    assert error_bars(stages(PATH)) == [
+        [[[-1.25, 0.5], [-0.75, 0.5]], [[-2.5, 0.3], [-1.5, 0.3]]],
+        [[[-5.125, 0.5], [-4.875, 0.5]], [[-4.25, 0.2], [-3.75, 0.2]]],
+    ]
+    upright = replace(PATH, x="error", y="diversity", path=None)
+    assert error_bars(stages(upright))[0] == [
+        [[0.3, -2.5], [0.3, -1.5]], [[0.5, -1.25], [0.5, -0.75]],
+    ]  # fmt: skip
+    line = Figure("x", "bar", "stages", "", "epochs", "error", spreads={"error": "spread"})
+    assert [end for (_, (end, _)) in error_bars(stages(line, STAGES[:2]))[0]] == [0.8, 0.75]
+    line = Figure("x", "line", "stages", "", "epochs", "diversity", spreads={"diversity": "spread"})
+    rows = [row for row in STAGES if row["layer"] == "a"]
+    assert error_bars(stages(line, rows))[-1] == [
+        [[300, -2.5], [300, -1.5]], [[100, -1.25], [100, -0.75]],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(3.4e6, 4.8e6), (2.7e5, 8.5e5), (2.4e7, 4e8), (1e4, 1e9), (5, 5)]
+)
+def test_a_logarithmic_axis_of_points_has_some_short_numbers_that_do_not_meet(
+    low: float, high: float
+) -> None:
+    rows = [{"n": n, "y": 0.5} for n in (low, high)]
+    axes = stages(Figure("x", "scatter", "stages", "", "n", "y", log_x=True), rows)
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    first, last = axes.get_xlim()
+    shown = [label for label in axes.get_xticklabels() if first <= label.get_position()[0] <= last]
+    texts = [label.get_text() for label in shown]
+    assert 3 <= len(set(texts)) == len(texts) <= 12
+    assert max(map(len, texts)) <= 5
+    boxes = sorted((box.x0, box.x1) for box in (label.get_window_extent() for label in shown))
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(boxes))
+    assert not len(axes.get_xticks(minor=True))
+
+
+def test_names_that_have_no_room_side_by_side_are_turned() -> None:
+    for count, turned in ((4, False), (14, True)):
+        rows = [{"layer": f"blocks.{n}", "y": n} for n in range(count)]
+        axes = stages(Figure("x", "line", "stages", "", "layer", "y"), rows)
+        assert {bool(label.get_rotation()) for label in axes.get_xticklabels()} == {turned}
+
+
+@pytest.mark.parametrize("kind", ["line", "scatter"])
+def test_where_colours_come_again_markers_differ(kind: str) -> None:
+    rows = [{"net": f"n{n}", "x": n, "y": n} for n in range(2 * len(COLOURS) + 1)]
+    axes = stages(Figure("x", kind, "stages", "", "x", "y", hue="net"), rows)
+    kinds = {
+        (line.get_color(), line.get_marker()) for line in axes.lines if line.get_marker() != "None"
+    }
+    assert len(kinds) == len(rows)
 
 
 @pytest.mark.parametrize("figure", [HISTOGRAM, CURVES])

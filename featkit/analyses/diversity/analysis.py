@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.analyses.base import Input, Result, check_requirements, describe_run
-from featkit.analyses.diversity.comparison import compare_models
+from featkit.analyses.diversity.comparison import compare_models, repeats_name
 from featkit.analyses.diversity.config import DiversityConfig
 from featkit.analyses.diversity.family import describe_model, merge, read_family
-from featkit.analyses.diversity.layers import Layer, as_samples, as_units, choose_layers
+from featkit.analyses.diversity.layers import Layer, as_points, choose_layers
 from featkit.analyses.diversity.probe_error import probe_errors
 from featkit.analyses.diversity.weights import layer_weights
 from featkit.errors import UsageError
-from featkit.ops.hyperspherical_energy import Energy, measure_energy
+from featkit.ops.hyperspherical_energy import Energy, measure_energies
 from featkit.ops.neighbors import Integers
-from featkit.ops.unit_correlation import mean_absolute_correlation, spectral_evenness
+from featkit.ops.unit_correlation import UnitCorrelation, correlate_units
 from featkit.store.reader import FeatureTable
 
 Row: TypeAlias = dict[str, Any]
-Measured: TypeAlias = tuple[tuple[int, ...], Energy | str]
-"""Number and width of points, and their energy or why they have none."""
+Measured: TypeAlias = tuple[tuple[int, ...], tuple[Energy, ...] | str]
+"""Number and width of points, and their energy for each power or why they have none."""
 
 SHOWN = {
     "energy": (
@@ -66,7 +66,11 @@ class Diversity:
             the repeats of E and of E a pair, diversity = -E, spread = the standard deviation of the
             mean energy over the repeats; correlation and evenness of the layer's units; the
             backbone's error), ``family`` (a row a backbone), and those of
-            :func:`featkit.analyses.diversity.comparison.compare_models`.
+            :func:`featkit.analyses.diversity.comparison.compare_models`; where images are drawn
+            several times, an array for each row, called as in
+            :func:`featkit.analyses.diversity.comparison.repeats_name`: its mean energy in each
+            repeat. A repeat is the same images for every layer of a store, so that the energies of
+            two layers can be subtracted.
 
         Raises:
             UsageError: A layer is not there, or a model cannot be described as asked.
@@ -86,12 +90,8 @@ class Diversity:
         provenance["seed"] = self.config.seed
         result = Result("diversity", config, provenance=provenance, notes=notes, shown=SHOWN)
         draws = self._draws(layers)
-        result.tables["energy"] = [
-            row
-            for layer in layers
-            for row in self._rows(layer, draws[_store(layer.table)], result.notes)
-        ]
-        result.tables["energy"] += self._weights(layers, result.notes)
+        rows = (self._rows(layer, draws[_store(layer.table)], result) for layer in layers)
+        result.tables["energy"] = [*chain.from_iterable(rows), *self._weights(layers, result)]
         family = {
             name: merge(describe_model(table), given.get(name)) for name, table in backbones.items()
         }
@@ -129,55 +129,46 @@ class Diversity:
             ]
         return draws
 
-    def _rows(self, layer: Layer, draws: Sequence[Integers], notes: list[str]) -> Iterator[Row]:
+    def _rows(self, layer: Layer, draws: Sequence[Integers], result: Result) -> Iterator[Row]:
         """Yield the rows of one layer; its activations are read once."""
         if set(self.config.over) == {"weights"}:
             return
-        measured: dict[tuple[str, str, float], list[Measured]] = {}
-        shared: dict[str, list[tuple[float, float]]] = {}
+        measured: dict[tuple[str, str], list[Measured]] = {}
+        alike: dict[str, list[UnitCorrelation]] = {}
         for rows in draws:
             features = layer.table.numpy()[rows]
             for pooling in layer.poolings:
-                units = as_units(features, pooling)
-                alike = mean_absolute_correlation(units), spectral_evenness(units)
-                shared.setdefault(pooling, []).append(alike)
-                points = {"samples": as_samples(features, pooling), "units": units.T}
-                for over, power in product(points, dict.fromkeys(self.config.power)):
+                samples, units = as_points(features, pooling)
+                alike.setdefault(pooling, []).append(correlate_units(units))
+                for over, points in (("samples", samples), ("units", units.T)):
                     if over in self.config.over:
-                        found = self._measure(points[over], power)
-                        measured.setdefault((pooling, over, power), []).append(found)
+                        measured.setdefault((pooling, over), []).append(self._measure(points))
         about = {"backbone": layer.table.backbone, "tap": layer.table.tap, "layer": layer.name}
-        for (pooling, over, power), repeats in measured.items():
-            correlation, evenness = np.mean(shared[pooling], axis=0).tolist()
-            yield from self._summary(
-                {**about, "pooling": pooling, "over": over, "power": power},
-                repeats,
-                notes,
-                _number(correlation),
-                _number(evenness),
-            )
+        for (pooling, over), repeats in measured.items():
+            own = {**about, "pooling": pooling, "over": over}
+            yield from self._summary(own, repeats, result, alike[pooling])
 
-    def _weights(self, layers: Sequence[Layer], notes: list[str]) -> Iterator[Row]:
+    def _weights(self, layers: Sequence[Layer], result: Result) -> Iterator[Row]:
         """Yield the rows of weights, once for each module."""
         seen = set()
         for layer in layers if "weights" in self.config.over else ():
             about = {"backbone": layer.table.backbone, "layer": layer.name}
             found = dict(layer_weights(layer.table))
             if not found:
-                notes.append(f"{layer.table.backbone}/{layer.table.tap} has no weights of its own")
+                backbone, tap = layer.table.backbone, layer.table.tap
+                result.notes.append(f"{backbone}/{tap} has no weights of its own")
             for name, weights in found.items():
                 if (layer.table.backbone, name) in seen:
                     continue
                 seen.add((layer.table.backbone, name))
                 own = {**about, "tap": name, "pooling": "none", "over": "weights"}
-                for power in dict.fromkeys(self.config.power):
-                    once = [self._measure(weights, power)]
-                    yield from self._summary({**own, "power": power}, once, notes)
+                yield from self._summary(own, [self._measure(weights)], result)
 
-    def _measure(self, points: NDArray[Any], power: float) -> Measured:
+    def _measure(self, points: NDArray[Any]) -> Measured:
+        config = self.config
+        powers = tuple(dict.fromkeys(config.power))
         try:
-            config = self.config
-            return points.shape, measure_energy(points, power, config.space, config.kernel)
+            return points.shape, measure_energies(points, powers, config.space, config.kernel)
         except UsageError as error:
             return points.shape, str(error)
 
@@ -185,35 +176,41 @@ class Diversity:
         self,
         about: Row,
         measured: Sequence[Measured],
-        notes: list[str],
-        correlation: float | None = None,
-        evenness: float | None = None,
+        result: Result,
+        alike: Sequence[UnitCorrelation] = (),
     ) -> Iterator[Row]:
-        """Yield the row of all repeats; where one has no energy, say why."""
-        energies = [energy for _, energy in measured if isinstance(energy, Energy)]
-        if len(energies) < len(measured):
-            reason = next(energy for _, energy in measured if isinstance(energy, str))
-            notes.append(f"{about['backbone']}/{about['tap']}, {about['over']}: {reason}")
+        """Yield a row for each power, of all repeats; where one has no energy, say why."""
+        found = [energies for _, energies in measured if not isinstance(energies, str)]
+        if len(found) < len(measured):
+            reason = next(energies for _, energies in measured if isinstance(energies, str))
+            result.notes.append(f"{about['backbone']}/{about['tap']}, {about['over']}: {reason}")
             return
         (n, d), _ = measured[0]
-        means = [energy.mean for energy in energies]
-        total = float(np.mean([energy.total for energy in energies]))
-        yield {
-            **about,
-            "space": self.config.space,
-            "kernel": self.config.kernel,
-            "n": n,
-            "d": d,
-            "repeats": len(energies),
-            "energy": total,
-            "mean_energy": float(np.mean(means)),
-            "spread": float(np.std(means, ddof=1)) if len(means) > 1 else None,
-            "diversity": -total,
-            "duplicates": max(energy.duplicates for energy in energies),
-            "zeros": max(energy.zeros for energy in energies),
-            "correlation": correlation,
-            "evenness": evenness,
-        }
+        for power, energies in zip(
+            dict.fromkeys(self.config.power), zip(*found, strict=True), strict=True
+        ):
+            means = [energy.mean for energy in energies]
+            total = float(np.mean([energy.total for energy in energies]))
+            row = {
+                **about,
+                "power": power,
+                "space": self.config.space,
+                "kernel": self.config.kernel,
+                "n": n,
+                "d": d,
+                "repeats": len(means),
+                "energy": total,
+                "mean_energy": float(np.mean(means)),
+                "spread": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+                "diversity": -total,
+                "duplicates": max(energy.duplicates for energy in energies),
+                "zeros": max(energy.zeros for energy in energies),
+                "correlation": _mean([units.mean_absolute for units in alike]),
+                "evenness": _mean([units.evenness for units in alike]),
+            }
+            if len(means) > 1:
+                result.arrays[repeats_name(row)] = np.array(means)
+            yield row
 
 
 def _store(table: FeatureTable) -> Path:
@@ -224,5 +221,7 @@ def _name(layer: Layer) -> tuple[str, str]:
     return layer.table.backbone, layer.name
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _mean(values: Sequence[float]) -> float | None:
+    """Return the mean, None where there is none."""
+    mean = float(np.mean(values)) if values else math.nan
+    return None if math.isnan(mean) else mean

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from featkit.analyses.base import Figure, Result
 from featkit.analyses.diversity.family import Model
@@ -19,6 +22,12 @@ _FEW = 8
 _SAME = 1e-6
 """Relative difference of energies up to which two layers are one: rounding."""
 
+_TRAINING = ("width", "depth", "norm", "method")
+"""Columns that the models of one training have in common: they differ in epochs only."""
+
+_SPREADS = {"mean_diversity": "spread"}
+"""What is drawn with its spread over the repeats."""
+
 _NAMES = 16
 """Layers whose names a picture has room for."""
 
@@ -27,22 +36,26 @@ def compare_models(result: Result, family: Mapping[str, Model], ends: set[tuple[
     """Add to the result of the energies what the models have in common.
 
     Tables: ``family`` (a row a backbone), ``most_diverse`` (for each kind of point, pooling, power
-    and backbone the layer of least mean energy, the next one, and how many spreads of both lie
-    between; layers that are the same, such as the average of the last map, are named together),
+    and backbone the layer of least mean energy, the next one, and ``spreads_apart``, the mean of
+    their difference over the repeats in units of its standard deviation: a repeat is the same
+    images for both, and what it does to both alike is no uncertainty of which is ahead; layers that
+    are the same, such as the average of the last map, are named together),
     ``models`` (the energies with what is known of the backbone; ``mean_diversity`` is minus the
     energy of a pair; ``least_error`` marks the epoch with the least error among models that differ
     in epochs only) and, where three models or more have an error, ``correlations`` (Spearman's ρ of
     error and diversity for each layer).
 
     Args:
-        result: With the table ``energy``.
+        result: With the table ``energy``, and the energies of the repeats in ``arrays``.
         family: What is known of each backbone.
         ends: Backbone and layer of the vectors that no pooling changes: they stand for themselves
             at every pooling.
     """
     stopped = _least_errors(family)
-    models = list(_join(result.tables["energy"], family, ends, stopped))
-    result.tables["most_diverse"] = list(_most_diverse(models))
+    joined = list(_join(result.tables["energy"], family, ends, stopped))
+    models = [row for row, _ in joined]
+    repeats = [result.arrays.get(name) for _, name in joined]
+    result.tables["most_diverse"] = list(_most_diverse(models, repeats))
     result.tables["family"] = [{"backbone": name} | m.known() for name, m in family.items()]
     result.tables["models"] = models
     correlations = list(_correlations(models))
@@ -56,11 +69,23 @@ def compare_models(result: Result, family: Mapping[str, Model], ends: set[tuple[
     result.figures += _figures(models)
 
 
+def repeats_name(row: Row) -> str:
+    """Return the name of the array of energies in each repeat, of a row of the table ``energy``.
+
+    Example:
+        >>> row = {"backbone": "net", "tap": "conv1", "pooling": "avg", "over": "units", "power": 1}
+        >>> repeats_name(row)
+        'mean_energy/net/conv1/avg/units/1'
+    """
+    where = (row["backbone"], row["tap"], row["pooling"], row["over"])
+    return "/".join(("mean_energy", *where, f"{row['power']:g}"))
+
+
 def _least_errors(family: Mapping[str, Model]) -> set[str]:
     """Return the backbone of least error in each group that differs in epochs only."""
     groups: dict[object, list[str]] = {}
     for name, model in family.items():
-        alike = (model.width, model.depth, model.norm, model.method)
+        alike = tuple(model.known()[column] for column in _TRAINING)
         # without epochs, models are not stages of one training
         groups.setdefault(alike if model.epochs is not None else name, []).append(name)
     errors = {name: model.error for name, model in family.items() if model.error is not None}
@@ -73,8 +98,8 @@ def _join(
     family: Mapping[str, Model],
     ends: set[tuple[str, str]],
     stopped: set[str],
-) -> Iterator[Row]:
-    """Yield the energies with their model, by kind of point, pooling, power and layer."""
+) -> Iterator[tuple[Row, str]]:
+    """Yield the energies with their model, and the name of their repeats."""
     poolings = dict.fromkeys(
         row["pooling"]
         for row in rows
@@ -84,7 +109,7 @@ def _join(
         is_end = (row["backbone"], row["layer"]) in ends and row["over"] != "weights"
         for pooling in (poolings or ["none"]) if is_end else [row["pooling"]]:
             model = family[row["backbone"]].known()
-            yield {
+            joined = {
                 "over": row["over"],
                 "pooling": pooling,
                 "power": row["power"],
@@ -96,6 +121,7 @@ def _join(
                 **model,
                 "least_error": row["backbone"] in stopped,
             }
+            yield joined, repeats_name(row)
 
 
 def _grouped(rows: Sequence[Row], *names: str) -> Iterator[tuple[Row, list[Row]]]:
@@ -107,22 +133,35 @@ def _grouped(rows: Sequence[Row], *names: str) -> Iterator[tuple[Row, list[Row]]
         yield dict(zip(names, values, strict=True)), members
 
 
-def _most_diverse(models: Sequence[Row]) -> Iterator[Row]:
-    for where, rows in _grouped(models, "over", "pooling", "power", "backbone"):
+def _most_diverse(
+    models: Sequence[Row], repeats: Sequence[NDArray[np.float64] | None]
+) -> Iterator[Row]:
+    drawn = [row | {"repeats": means} for row, means in zip(models, repeats, strict=True)]
+    for where, rows in _grouped(drawn, "over", "pooling", "power", "backbone"):
         ranked = sorted(rows, key=lambda row: row["mean_energy"])
         least = ranked[0]["mean_energy"]
         best = [row for row in ranked if row["mean_energy"] - least <= _SAME * abs(least)]
         if len(best) == len(ranked):
             continue
         following = ranked[len(best)]
-        spread = math.hypot(best[0]["spread"] or 0, following["spread"] or 0)
         yield where | {
             "layer": " = ".join(row["layer"] for row in best),
             "mean_energy": least,
             "next": following["layer"],
             "next_mean_energy": following["mean_energy"],
-            "spreads_apart": (following["mean_energy"] - least) / spread if spread else None,
+            "spreads_apart": _spreads_apart(best[0]["repeats"], following["repeats"]),
         }
+
+
+def _spreads_apart(
+    least: NDArray[np.float64] | None, following: NDArray[np.float64] | None
+) -> float | None:
+    """Return the mean difference in units of its standard deviation, None where it has none."""
+    if least is None or following is None:
+        return None
+    differences = following - least
+    spread = float(differences.std(ddof=1))
+    return float(differences.mean()) / spread if spread else None
 
 
 def _correlations(models: Sequence[Row]) -> Iterator[Row]:
@@ -141,55 +180,93 @@ def _correlations(models: Sequence[Row]) -> Iterator[Row]:
         }
 
 
+def _trainings(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield what the models of each training with several epochs, and no others, have in common."""
+    stages = [row for row in rows if row["epochs"] is not None]
+    differing = [name for name in _TRAINING if len({row[name] for row in stages}) > 1]
+    for training, members in _grouped(stages, *_TRAINING):
+        if len({row["epochs"] for row in members}) > 1:
+            yield {name: training[name] for name in differing}
+
+
+def _named(training: Row) -> str:
+    """Return what tells a training from the others: ``width 2, SimCLR``."""
+    said = []
+    for name, value in training.items():
+        number = f"{name} {value:g}" if isinstance(value, int | float) else value
+        said.append(number or f"no {name}")
+    return ", ".join(said)
+
+
+def _only_size(rows: Sequence[Row]) -> str | None:
+    """Return the width or depth, if models differ in it and in nothing else."""
+    values = {name: {row[name] for row in rows} for name in _TRAINING}
+    differing = [name for name in _TRAINING if len(values[name]) > 1]
+    is_size = differing in (["width"], ["depth"]) and None not in values[differing[0]]
+    return differing[0] if is_size else None
+
+
 def _figures(models: Sequence[Row]) -> Iterator[Figure]:
     """Yield the figures of the paper for each kind of point and pooling, at s = 1 if asked."""
     powers = [row["power"] for row in models]
     power = 1 if 1 in powers else next(iter(powers), None)
-    drawn = False
-    several = len({row["backbone"] for row in models}) > 1
-    for shown, rows in _grouped(
-        [row for row in models if row["power"] == power], "over", "pooling"
-    ):
-        where = shown | {"power": power}
-        over, pooling = shown["over"], shown["pooling"]
-        what = (
-            f"{over}, {pooling}, s = {power:g}" if pooling in POOLED else f"{over}, s = {power:g}"
-        )
+    drawn = [row for row in models if row["power"] == power]
+    for where, rows in _grouped(drawn, "over", "pooling", "power"):
+        over, pooling = where["over"], where["pooling"]
+        what = ", ".join([over, *([pooling] if pooling in POOLED else []), f"s = {power:g}"])
         stem = f"{over}-{pooling}"
-        layer, y = "layer", "mean_diversity"
+        known = [row for row in rows if row["error"] is not None]
+        trainings = list(_trainings(known))
         if len({row["layer"] for row in rows}) <= _NAMES:
             yield Figure(
-            f"layers-{stem}", "line", "models", f"Diversity by layer: {what}", layer, y,
-            hue="backbone", where=where,
-        )  # fmt: skip
-        known = [row for row in rows if row["error"] is not None]
-        if not several or not known or over == "weights":
+                f"layers-{stem}", "line", "models", f"Diversity by layer: {what}", "layer",
+                "mean_diversity", hue="backbone", spreads=_SPREADS,
+                where=where | ({"least_error": True} if trainings else {}),
+            )  # fmt: skip
+        if over == "weights":
             continue
-        widths = sorted({row["width"] for row in known} - {None})
-        for width in widths if len(widths) > 1 else [None]:
+        for training in trainings:
+            name = _named(training)
             yield Figure(
-                f"error-{stem}" + (f"-w{width:g}" if width else ""), "scatter", "models",
-                f"Error against diversity: {what}" + (f", width {width:g}" if width else ""),
-                y, "error", hue=layer, where=where | ({"width": width} if width else {}),
+                f"error-{stem}-" + (re.sub(r"[^\w.]+", "-", name) or "epochs"), "scatter", "models",
+                f"Error against diversity: {what}" + (f", {name}" if name else ""),
+                "mean_diversity", "error", hue="layer", where=where | training, spreads=_SPREADS,
+                path="epochs", mark="least_error",
             )  # fmt: skip
-        if len({row["parameters"] for row in known} - {None}) > 1:
-            at = where | {"least_error": True}
-            yield Figure(
-                f"diversity-parameters-{stem}", "scatter", "models",
-                f"Diversity against parameters: {what}", "parameters", y, hue=layer, where=at,
-                log_x=True,
-            )  # fmt: skip
-            if not drawn:  # alike for each kind of point
-                last = {"layer": known[-1]["layer"]}
-                yield Figure(
-                    "error-parameters", "scatter", "models", "Error against parameters",
-                    "parameters", "error", hue="backbone", where=at | last, log_x=True,
-                )  # fmt: skip
-                drawn = True
-        if len({row["method"] for row in known} - {None}) > 1:
-            last = known[-1]["layer"]
-            yield Figure(
-                f"method-{stem}", "scatter", "models",
-                f"Error against diversity of {last} by method: {what}", y, "error", hue="method",
-                where=where | {"layer": last, "least_error": True},
-            )  # fmt: skip
+        stopped = [row for row in known if row["least_error"]]
+        if len({row["backbone"] for row in stopped}) > 1:
+            yield from _stopped_figures(stopped, where | {"least_error": True}, what, stem)
+    yield from _error_by_parameters(drawn)
+
+
+def _stopped_figures(rows: Sequence[Row], where: Row, what: str, stem: str) -> Iterator[Figure]:
+    """Yield the figures of models at the epoch of least error."""
+    y = "mean_diversity"
+    yield Figure(
+        f"error-{stem}", "scatter", "models", f"Error against diversity: {what}", y, "error",
+        hue="layer", where=where, spreads=_SPREADS, path=_only_size(rows),
+    )  # fmt: skip
+    if len({row["parameters"] for row in rows} - {None}) > 1:
+        yield Figure(
+            f"diversity-parameters-{stem}", "scatter", "models",
+            f"Diversity against parameters: {what}", "parameters", y, hue="layer", where=where,
+            log_x=True, spreads=_SPREADS,
+        )  # fmt: skip
+    if len({row["method"] for row in rows} - {None}) > 1:
+        last = rows[-1]["layer"]
+        yield Figure(
+            f"method-{stem}", "scatter", "models",
+            f"Error against diversity of {last} by method: {what}", y, "error", hue="method",
+            where=where | {"layer": last}, spreads=_SPREADS,
+        )  # fmt: skip
+
+
+def _error_by_parameters(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Yield the figure that is alike for each kind of point."""
+    stopped = [row for row in rows if row["least_error"] and row["over"] != "weights"]
+    if len({row["parameters"] for row in stopped} - {None}) > 1:
+        one = {name: stopped[-1][name] for name in ("over", "pooling", "power", "layer")}
+        yield Figure(
+            "error-parameters", "scatter", "models", "Error against parameters", "parameters",
+            "error", hue="backbone", where=one | {"least_error": True}, log_x=True,
+        )  # fmt: skip

@@ -40,47 +40,33 @@ class Layer:
         return own or self.name == HEAD or self.table.tap in ENDS
 
 
-def as_samples(features: NDArray[Any], pooling: str) -> NDArray[Any]:
-    """Return images as points.
+def as_points(features: NDArray[Any], pooling: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return images as points, and what each unit gives.
 
     Args:
         features: (n, d), tokens (n, t, d) or maps (n, c, h, w).
         pooling: ``avg`` or ``flatten`` of tokens and maps.
 
     Returns:
-        (n, d), float32 where there was something to average.
+        A row for each image, float32 where there was something to average; and a column for each
+        unit or channel, with a row for each image, for each position of an image with ``flatten``
+        (n·h·w, c). Columns are contiguous where rows are not those of images.
 
     Example:
         >>> maps = np.arange(8.0).reshape(2, 2, 1, 2)
-        >>> as_samples(maps, "avg").tolist()
-        [[0.5, 2.5], [4.5, 6.5]]
-    """
-    if features.ndim == 2:
-        return features
-    if pooling == "flatten":
-        return features.reshape(len(features), -1)
-    mean: NDArray[Any] = features.mean(1 if features.ndim == 3 else (2, 3), dtype=np.float32)
-    return mean
-
-
-def as_units(features: NDArray[Any], pooling: str) -> NDArray[Any]:
-    """Return what each unit or channel gives: for every image, or for every position.
-
-    Args:
-        features: As for :func:`as_samples`.
-        pooling: Likewise.
-
-    Returns:
-        (n, d); of maps (n, c), or (n·h·w, c) with ``flatten``.
-
-    Example:
-        >>> as_units(np.arange(8.0).reshape(2, 2, 1, 2), "flatten").tolist()
+        >>> [points.tolist() for points in as_points(maps, "avg")]
+        [[[0.5, 2.5], [4.5, 6.5]], [[0.5, 2.5], [4.5, 6.5]]]
+        >>> as_points(maps, "flatten")[1].tolist()
         [[0.0, 2.0], [1.0, 3.0], [4.0, 6.0], [5.0, 7.0]]
     """
-    if features.ndim == 2 or pooling == "avg":
-        return as_samples(features, pooling)
-    last = features if features.ndim == 3 else features.transpose(0, 2, 3, 1)
-    return last.reshape(-1, last.shape[-1])
+    if features.ndim == 2:
+        return features, features
+    unit = 2 if features.ndim == 3 else 1  # its axis
+    if pooling == "flatten":
+        columns = np.moveaxis(features, unit, 0)
+        return features.reshape(len(features), -1), columns.reshape(len(columns), -1).T
+    mean: NDArray[Any] = features.mean(1 if unit == 2 else (2, 3), dtype=np.float32)
+    return mean, mean
 
 
 def choose_layers(
