@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 import click
 
 from featkit.analyses.base import Analysis, Input, Result, check_folder, check_requirements
-from featkit.store.reader import FeatureTable, open_store
+from featkit.store.reader import open_store
 from featkit.store.selectors import split_selector
 from featkit_cli.render import counted, note, table_text, value_text
 
@@ -70,9 +70,12 @@ def options(config: type[Any]) -> list[click.Option]:
     return made
 
 
-def _tables(selector: str) -> list[FeatureTable]:
-    folder, pattern = split_selector(selector)
-    return open_store(folder).select(pattern)
+def _read(asked: Input, given: Sequence[str]) -> list[Any]:
+    """Return the tables that selectors name, or the results in folders."""
+    if asked.of != "tables":
+        return [Result.load(folder, asked.of) for folder in given]
+    parts = [split_selector(selector) for selector in given]
+    return [table for folder, pattern in parts for table in open_store(folder).select(pattern)]
 
 
 def _argument(given: Input) -> click.Parameter:
@@ -104,10 +107,11 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
             selected = given.pop(asked.name.lower())
             selectors = [selected] if isinstance(selected, str) else selected or ()
             if selectors:
-                inputs[asked.name.lower()] = [
-                    table for text in selectors for table in _tables(text)
-                ]
-        check_requirements(analysis.requires, inputs)
+                inputs[asked.name.lower()] = _read(asked, selectors)
+        tables = {i.name.lower() for i in analysis.inputs if i.of == "tables"}
+        check_requirements(
+            analysis.requires, {name: given for name, given in inputs.items() if name in tables}
+        )
         result = analysis(analysis.Config(**given)).run(inputs)
         show_result(result, output, as_json)
 

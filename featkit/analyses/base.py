@@ -22,6 +22,9 @@ from featkit.registry import Registry
 from featkit.store.arrays import write_arrays
 from featkit.store.reader import FeatureTable
 
+RESULT_FILE = "result.json"
+_SAVED = ("analysis", "config", "scalars", "tables", "provenance", "notes")
+
 
 def option(default: Any, help: str, source: str = "") -> Any:  # noqa: A002 - as click calls it
     """Declare a field of a ``Config`` with its help and the source of its default.
@@ -36,21 +39,23 @@ def option(default: Any, help: str, source: str = "") -> Any:  # noqa: A002 - as
 
 @dataclass(frozen=True)
 class Input:
-    """One argument of an analysis: a selector of tables.
+    """One argument of an analysis: a selector of tables, or the folder of a result.
 
     Attributes:
         name: As shown in the usage line, such as ``TRAIN``; in lower case it is the name under
-            which ``run`` finds its tables.
+            which ``run`` finds what was given.
         help: One line for ``--help``.
-        several: Whether any number of selectors can be given; their tables come in that order.
+        several: Whether any number can be given; tables and results come in that order.
         optional: Whether it can be left out; it is then an option, such as ``--test``, and ``run``
             finds no such name.
+        of: What is given: ``tables``, or ``results`` of the analysis of that name.
     """
 
     name: str
     help: str
     several: bool = False
     optional: bool = False
+    of: str = "tables"
 
 
 @dataclass(frozen=True)
@@ -134,16 +139,33 @@ class Result:
 
     def to_json(self) -> str:
         """Return ``result.json``; numbers that are not finite become null."""
-        content = {
-            "analysis": self.analysis,
-            "featkit": importlib.metadata.version("featkit"),
-            "config": self.config,
-            "scalars": self.scalars,
-            "tables": self.tables,
-            "provenance": self.provenance,
-            "notes": self.notes,
-        }
+        content = {"analysis": self.analysis, "featkit": importlib.metadata.version("featkit")}
+        content |= {name: getattr(self, name) for name in _SAVED}
         return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, folder: str | Path, analysis: str) -> Result:
+        """Read ``result.json``, without arrays and figures.
+
+        Args:
+            folder: Where a result was saved.
+            analysis: What must have made it.
+
+        Raises:
+            UsageError: There is none, it is not whole, or another analysis made it.
+        """
+        path = Path(folder) / RESULT_FILE
+        wanted = f"give a folder that featkit {analysis} -o has written"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            result = cls(**{name: content[name] for name in _SAVED})
+        except OSError as error:
+            raise UsageError(f"{folder} holds no result ({error.strerror}): {wanted}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} is not whole, or not featkit's: {wanted}") from error
+        if result.analysis != analysis:
+            raise UsageError(f"{folder} holds a result of {result.analysis}: {wanted}")
+        return result
 
     def save(self, folder: str | Path) -> None:
         """Write ``result.json``, one CSV a table and ``arrays.h5``.
@@ -161,7 +183,7 @@ class Result:
                 _write_csv(folder / f"{name}.csv", rows)
             if self.arrays:
                 write_arrays(folder / "arrays.h5", self.arrays)
-            _write_text(folder / "result.json", self.to_json())
+            _write_text(folder / RESULT_FILE, self.to_json())
         except OSError as error:
             raise UsageError(
                 f"cannot write the result to {folder} ({error.strerror}): give another folder"
@@ -217,13 +239,13 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 @runtime_checkable
 class Analysis(Protocol):
-    """A question that is answered from tables.
+    """A question that is answered from tables, or from other results.
 
     A class that fits is made a command ``featkit NAME`` by an entry point in the group
     ``featkit.analyses``: its arguments come from ``inputs``, its options from ``Config``.
 
     Attributes:
-        inputs: The arguments, in order; each is one or more tables.
+        inputs: The arguments, in order; each is one or more tables, or results.
         requires: What must hold before any work: ``labels`` (every table has one label a sample),
             ``any labels`` (one or several), ``vectors`` (rows are (d,)).
         Config: Frozen dataclass of options, made with :func:`option`.
@@ -235,8 +257,8 @@ class Analysis(Protocol):
 
     def __init__(self, config: Any = None) -> None: ...
 
-    def run(self, inputs: Mapping[str, Sequence[FeatureTable]]) -> Result:
-        """Answer the question from the tables of each input."""
+    def run(self, inputs: Mapping[str, Sequence[Any]]) -> Result:
+        """Answer the question from the tables, or results, of each input."""
         ...
 
 

@@ -53,3 +53,36 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write the result"):
         result().save(tmp_path / "file")
+
+
+def test_a_result_of_another_analysis(tmp_path: Path) -> None:
+    result().save(tmp_path)
+    with pytest.raises(UsageError, match="holds a result of thing: give a folder that featkit knn"):
+        Result.load(tmp_path, "knn")
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    result().save(tmp_path)
+    loaded = Result.load(tmp_path, "thing")
+    assert loaded.scalars == {"score": 0.5, "bad": None}
+    assert loaded.tables == {"rows": [{"name": "a", "x": 1}, {"name": "b,c", "y": 2.5}]}
+    assert loaded.to_json() == result().to_json()
+    assert not loaded.arrays
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"holds no result .No such file or directory.: give a folder that featkit thing -o"),
+        ('{"analysis": "thing"}', "result.json is not whole, or not featkit's: give a folder"),
+        ('{"analysis": "thing", "config', "result.json is not whole"),
+        ("[1]", "result.json is not whole"),
+        ("\udcff", "result.json is not whole"),
+    ],
+)
+def test_what_is_no_result(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "result.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(UsageError, match=message) as error:
+        Result.load(tmp_path, "thing")
+    assert "\n" not in str(error.value)

@@ -300,6 +300,7 @@ class Width:
     inputs = (
         Input("STORE", "any tables", several=True),
         Input("OTHER", "more tables", optional=True),
+        Input("BEFORE", "an earlier result", optional=True, of="width"),
     )
     requires = frozenset()
     Config = WidthConfig
@@ -310,6 +311,7 @@ class Width:
     def run(self, inputs):
         tables = [*inputs["store"], *inputs.get("other", ())]
         rows = [{"table": t.name, "width": t.shape[1] * self.config.scale} for t in tables]
+        rows += [row for result in inputs.get("before", ()) for row in result.tables["widths"]]
         return Result("width", {"loud": self.config.loud}, {}, {"widths": rows})
 '''
 
@@ -337,6 +339,9 @@ def test_an_analysis_of_somebody_else_becomes_a_command(store: Path, tmp_path: P
     one, other = f"{store}:cifar_resnet20/avgpool", f"{store}:cifar_resnet20/layer2"
     content = json.loads(call("width", one, other, one, "--other", other, "--json"))
     assert [row["width"] for row in content["tables"]["widths"]] == [128, 64, 128, 64]
+    call("width", one, "-o", tmp_path / "saved")
+    content = json.loads(call("width", other, "--before", tmp_path / "saved", "--json"))
+    assert [row["width"] for row in content["tables"]["widths"]] == [64, 128]
 
 
 @pytest.mark.parametrize(
