@@ -73,7 +73,8 @@ def main() -> None:
         result = Diversity(config).run({"store": tables, "train": known})
         found = [row for row in result.tables["most_diverse"] if row["next"] is not None]
         claims += most_diverse(name, found) + correlations(name, result.tables["correlations"])
-        details[name] = result.tables | {"notes": result.notes}
+        saved = ("energy", "family", "most_diverse", "correlations")
+        details[name] = {table: result.tables[table] for table in saved} | {"notes": result.notes}
         kept = {"layers-samples-avg", "layers-samples-flatten", "error-samples-avg"}
         result.figures = [figure for figure in result.figures if figure.name in kept]
         for path in draw_figures(result, given.store / ".drawn"):
