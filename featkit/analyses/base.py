@@ -79,6 +79,9 @@ class Figure:
         labels: Name of the array of tick labels of a heat map.
         diagonal: Whether the diagonal of a heat map tells anything. If not it is left blank, and
             the colours are those of the other cells.
+        center: Value of a heat map that is neither good nor bad: white, with one colour for what is
+            above and another for what is below; its numbers have signs.
+        counts: Name of the array of whole numbers that are written below those of a heat map.
         interval: Columns of the lower and the upper bound of ``y`` (``bar``, ``line``); the bounds
             themselves, not their distance from ``y``.
         log_x: Whether the horizontal axis is logarithmic; that of a ``line`` has each value of x
@@ -102,6 +105,8 @@ class Figure:
     hue: str | None = None
     labels: str | None = None
     diagonal: bool = True
+    center: float | None = None
+    counts: str | None = None
     interval: tuple[str, str] | None = None
     log_x: bool = False
     where: Mapping[str, Any] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest  # type: ignore[import-untyped]
+from scipy.stats import binomtest, norm  # type: ignore[import-untyped]
 
 from featkit.errors import UsageError
 from featkit.ops.neighbors import whole_number
@@ -37,8 +37,7 @@ def proportion_interval(right: int, n: int, confidence: float = 0.95) -> tuple[f
     n = whole_number(n, "n")
     if right != 0:
         whole_number(right, "right", n, "trials")
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")
+    _check_confidence(confidence)
     interval = binomtest(int(right), n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -66,6 +65,48 @@ def paired_test(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
         >>> paired_test([True, True, True, True, False], [False, False, False, True, False])
         0.25
     """
+    only_first, only_second, _ = _discordant(a, b)
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+
+
+def paired_interval(
+    a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return an interval for how much more often the first classifier is right than the second.
+
+    ``d ± z √((p + q - d²) / (n + 2))``, ``d = p - q``: p and q are the shares of samples on which
+    only the first and only the second is right, each with one sample added, of n + 2.
+
+    Args:
+        a: Whether the first was right, bool (n).
+        b: Whether the second was right on the same samples, bool (n).
+        confidence: In (0, 1).
+
+    Returns:
+        Lower and upper end, in [-1, 1].
+
+    Raises:
+        UsageError: These are no two bool arrays of one length, or ``confidence`` is none.
+
+    Source: Bonett and Price 2012, Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data, J. Educ. Behav. Stat. 37; recommended by Fagerland, Lydersen
+    and Laake 2014, Stat. Med. 33, for its coverage in small samples.
+
+    Example:
+        >>> low, high = paired_interval([True] * 9 + [False], [True] * 5 + [False] * 5)
+        >>> round(low, 4), round(high, 4)
+        (-0.0195, 0.6862)
+    """
+    _check_confidence(confidence)
+    only_first, only_second, n = _discordant(a, b)
+    p, q = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    half = norm.ppf((1 + confidence) / 2) * np.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return max(-1.0, float(p - q - half)), min(1.0, float(p - q + half))
+
+
+def _discordant(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[int, int, int]:
+    """Count the samples on which only the first is right, only the second, and all."""
     first, second = np.asarray(a), np.asarray(b)
     if first.dtype != bool or second.dtype != bool or first.ndim != 1:
         given = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
@@ -74,6 +115,9 @@ def paired_test(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
         raise UsageError(
             f"paired test of {first.shape} and {second.shape}: give answers on the same samples"
         )
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return int((first & ~second).sum()), int((second & ~first).sum()), len(first)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise UsageError(f"confidence is {confidence}: give a number between 0 and 1, such as 0.95")

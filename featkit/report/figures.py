@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
@@ -43,6 +44,9 @@ STYLE: Any = {
 T = TypeVar("T")
 _ASIDE = 1.04
 """Factor between neighbouring lines on a logarithmic axis."""
+
+_LIGHTNESS = (0.299, 0.587, 0.114)
+"""How bright red, green and blue look (ITU-R BT.601)."""
 
 _ROOM = 72
 """Letters that a horizontal axis has room for."""
@@ -291,7 +295,11 @@ def _draw_heatmap(axes: Axes, figure: Figure, result: Result) -> None:
     if not figure.diagonal:
         values[np.diag_indices_from(values)] = np.ma.masked
     few = len(values) <= 10  # there is room for numbers
-    image = axes.imshow(values, cmap=mpl.colormaps["cividis"].with_extremes(bad="#e8e8e8"))
+    name, norm = "cividis", None
+    if figure.center is not None:
+        farthest = np.ma.abs(values - figure.center).max() or 1
+        name, norm = "PuOr_r", CenteredNorm(figure.center, farthest)
+    image = axes.imshow(values, cmap=mpl.colormaps[name].with_extremes(bad="#e8e8e8"), norm=norm)
     if values.min() < values.max():
         axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)  # as high as a square
     axes.set_xlabel(figure.x)
@@ -304,12 +312,15 @@ def _draw_heatmap(axes: Axes, figure: Figure, result: Result) -> None:
         axes.set_xticks(range(len(labels)), labels, **(slanted if few else {"rotation": 90}))
         axes.set_yticks(range(len(labels)), labels)
     if few:
-        shade: Any = image.norm
+        form = ".3f" if figure.center is None else "+z.3f"  # no -0.000
         style: Any = {"fontsize": min(8, 60 / len(values)), "ha": "center", "va": "center"}
         for row, column in np.argwhere(~np.ma.getmaskarray(values)):
             value = values[row, column]
-            text = f"{value:.3f}" if values.dtype.kind == "f" else f"{value}"
-            colour = "black" if shade(value) > 0.5 else "white"
+            text = format(value, form) if values.dtype.kind == "f" else f"{value}"
+            if figure.counts is not None:
+                text += f"\n({result.arrays[figure.counts][row, column]})"
+            light = np.dot(image.to_rgba(value)[:3], _LIGHTNESS) > 0.5
+            colour = "black" if light else "white"
             axes.text(column, row, text, color=colour, **style)
 
 

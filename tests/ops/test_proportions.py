@@ -1,4 +1,6 @@
-"""Intervals against published ones and their definition; the paired test against counted coins."""
+"""Intervals against published ones, their definition and their coverage; the paired test against
+counted coins.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from featkit.errors import UsageError
-from featkit.ops.proportions import paired_test, proportion_interval
+from featkit.ops.proportions import paired_interval, paired_test, proportion_interval
 
 
 @pytest.mark.parametrize(
@@ -101,5 +103,49 @@ def test_without_discordant_pairs_it_is_1():
     ],
 )
 def test_what_is_not_two_arrays_of_answers(a, b):
-    with pytest.raises(UsageError, match="paired test of"):
-        paired_test(a, b)
+    for asked in (paired_test, paired_interval):
+        with pytest.raises(UsageError, match="paired test of"):
+            asked(a, b)
+
+
+def test_paired_numbers_of_the_authors_code():
+    """Cavo et al. 2012, in the package to Fagerland, Lydersen and Laake's book.
+
+    https://github.com/ocbe-uio/contingencytables, tests/testthat/test-ch8.R at ac7bf36e.
+    """
+    a, b = answers(59, 6, 16, 80)
+    assert paired_interval(a, b) == pytest.approx((-0.1195, -0.0032), abs=5e-5)
+    assert paired_test(a, b) == pytest.approx(0.052479, abs=5e-7)
+
+
+@pytest.mark.parametrize(("p", "q"), [(0.15, 0.15), (0.1, 0.02), (0.3, 0.25), (0.02, 0.4)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_paired_intervals_hold_the_truth_as_often_as_they_say(p, q, confidence):
+    """Over all tables of 40 samples, each with its probability."""
+    n, held, total = 40, 0.0, 0.0
+    for only_a, only_b in product(range(n + 1), repeat=2):
+        rest = n - only_a - only_b
+        if rest < 0:
+            continue
+        ways = comb(n, only_a) * comb(n - only_a, only_b)
+        chance = ways * p**only_a * q**only_b * (1 - p - q) ** rest
+        total += chance
+        if chance > 1e-7:
+            low, high = paired_interval(*answers(rest, only_a, only_b, 0), confidence)
+            held += chance * (low <= p - q <= high)
+    assert total == pytest.approx(1)
+    assert confidence - 0.01 < held < confidence + 0.04
+
+
+def test_paired_intervals_turn_with_the_sides_and_stay_within_their_range():
+    a, b = answers(30, 9, 4, 20)
+    low, high = paired_interval(a, b)
+    assert paired_interval(b, a) == pytest.approx((-high, -low))
+    assert paired_interval(~b, ~a) == pytest.approx((low, high))
+    assert low < 5 / 63 < high
+    wide = paired_interval(a, b, 0.99)
+    assert wide[0] < low < high < wide[1]
+    assert paired_interval([True] * 3, [False] * 3)[1] == 1
+    assert paired_interval([False] * 3, [True] * 3)[0] == -1
+    with pytest.raises(UsageError, match="confidence is 95"):
+        paired_interval(a, b, 95)

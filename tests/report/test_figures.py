@@ -125,10 +125,21 @@ def test_a_logarithmic_axis_is_labelled_by_the_values_that_occur() -> None:
     assert not len(axes.get_xticks(minor=True))
 
 
-def heat_map(values: NDArray[Any], *, diagonal: bool) -> Axes:
+def heat_map(
+    values: NDArray[Any],
+    *,
+    diagonal: bool,
+    center: float | None = None,
+    counts: NDArray[Any] | None = None,
+) -> Axes:
     canvas = Canvas()
     arrays = {"m": values, "names": np.array([f"n{i}" for i in range(len(values))])}
-    figure = Figure("m", "heatmap", "m", "", "", "", labels="names", diagonal=diagonal)
+    figure = Figure(
+        "m", "heatmap", "m", "", "", "", labels="names", diagonal=diagonal, center=center
+    )
+    if counts is not None:
+        arrays["counts"] = counts
+        figure = replace(figure, counts="counts")
     DRAWERS["heatmap"](canvas.add_subplot(), figure, Result("", {}, arrays=arrays))
     return canvas.axes[0]
 
@@ -171,6 +182,36 @@ def test_what_is_not_a_number_is_blank() -> None:
     assert axes.images[0].get_clim() == (0.25, 0.75)
 
 
+def test_above_and_below_the_center_are_two_colours_with_one_scale() -> None:
+    values = np.array([[np.nan, 0.3, -0.1], [0.5, 0.2, 0.2], [0.2, -0.1, -0.00004]])
+    axes = heat_map(values, diagonal=True, center=0.2)
+    (image,) = axes.images
+    assert image.get_clim() == pytest.approx((-0.1, 0.5))
+    above, below, middle = (image.to_rgba(value)[:3] for value in (0.5, -0.1, 0.2))
+    assert min(middle) > 0.95
+    assert above[0] > above[2] + 0.3  # orange
+    assert below[2] > below[0] + 0.1  # purple
+    assert cells(axes)[0, 1] == "+0.300"
+    assert cells(axes)[0, 2] == "-0.100"
+    assert cells(axes)[2, 2] == "+0.000"
+    assert (0, 0) not in cells(axes)
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 2)), np.full((2, 2), np.nan)])
+def test_nothing_but_the_center_is_white(values: NDArray[Any]) -> None:
+    axes = heat_map(values, diagonal=True, center=0)
+    (image,) = axes.images
+    assert image.get_clim() == (-1, 1)
+    assert min(image.to_rgba(0.0)[:3]) > 0.95
+    assert len(axes.figure.axes) == 1
+
+
+def test_counts_stand_below_their_numbers() -> None:
+    values = np.array([[0.5, np.nan], [0.25, 0.75]])
+    axes = heat_map(values, diagonal=True, counts=np.array([[3, 0], [4, 12]]))
+    assert cells(axes) == {(0, 0): "0.500\n(3)", (1, 0): "0.250\n(4)", (1, 1): "0.750\n(12)"}
+
+
 @pytest.mark.parametrize(("count", "written", "named"), [(10, 90, 10), (11, 0, 11), (31, 0, 0)])
 def test_numbers_and_names_stand_where_there_is_room(count: int, written: int, named: int) -> None:
     values = np.random.default_rng(0).random((count, count))
@@ -180,14 +221,16 @@ def test_numbers_and_names_stand_where_there_is_room(count: int, written: int, n
     assert len({f"n{i}" for i in range(count)} & labels) == named
 
 
-def test_numbers_can_be_read_on_their_cells() -> None:
+@pytest.mark.parametrize("center", [None, 0])
+def test_numbers_can_be_read_on_their_cells(center: float | None) -> None:
     """Contrast of WCAG 2.1, 1.4.3: 3 or more."""
 
     def luminance(colour: Any) -> float:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
-    axes = heat_map(np.linspace(-3, 5, 100).reshape(10, 10), diagonal=True)
+    values = np.linspace(-3, 5, 100).reshape(10, 10)
+    axes = heat_map(values, diagonal=True, center=center)
     (image,) = axes.images
     for text in axes.texts:
         x, y = map(int, text.get_position())
