@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featkit.ops.hyperspherical_energy import hyperspherical_energy
     from featkit.ops.hyperspherical_loss import HypersphericalLoss
     from featkit.ops.knn_classifier import KNNClassifier
+    from featkit.ops.learned_concepts import LearnedConceptsEmbedding
     from featkit.ops.linear_probe import LinearProbe
     from featkit.store.reader import FeatureTable, Store, open_store
 
@@ -29,6 +30,7 @@ _HOME = {
     "FeatureTable": "featkit.store.reader",
     "HypersphericalLoss": "featkit.ops.hyperspherical_loss",
     "KNNClassifier": "featkit.ops.knn_classifier",
+    "LearnedConceptsEmbedding": "featkit.ops.learned_concepts",
     "LinearProbe": "featkit.ops.linear_probe",
     "Network": "featkit.backbones.base",
     "Preprocessing": "featkit.data.preprocessing",
@@ -47,6 +49,7 @@ __all__ = [
     "FeatureTable",
     "HypersphericalLoss",
     "KNNClassifier",
+    "LearnedConceptsEmbedding",
     "LinearProbe",
     "Network",
     "Preprocessing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -60,14 +61,23 @@ def options(config: type[Any]) -> list[click.Option]:
             )
             continue
         kind = _click_type(hints[field.name])
-        default = field.default
-        if isinstance(default, tuple):
-            default = ",".join(map(str, default))
-        shown = default not in ("", None)
+        default: Any = field.default
+        several = isinstance(default, tuple)
+        if several:
+            default = [",".join(map(str, default))] if default else []
+        shown = default not in ("", [], None)
         made.append(
-            click.Option([flag], type=kind, default=default, help=help_text, show_default=shown)
-        )
+            click.Option(
+                [flag], type=kind, default=default, help=help_text, show_default=shown,
+                multiple=several, callback=_joined if several else None,
+            )
+        )  # fmt: skip
     return made
+
+
+def _joined(ctx: click.Context, param: click.Parameter, given: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
+    """Join the lists of an option that was given several times."""
+    return tuple(chain.from_iterable(given))
 
 
 def _read(asked: Input, given: Sequence[str]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -64,19 +65,23 @@ class Figure:
 
     Attributes:
         name: File stem.
-        kind: ``bar``, ``line``, ``scatter``, ``heatmap``, ``histogram`` or ``curves`` (the values
-            of each array against their rank, index + 1, on a logarithmic axis; values up to 0 are
-            left out).
-        data: What is drawn: the name of a table (``bar``, ``line``, ``scatter``) or an array
-            (``heatmap``), or the PREFIX of all arrays called PREFIX/LABEL (``histogram``,
+        kind: ``bar``, ``line``, ``scatter``, ``scatter3d``, ``heatmap``, ``histogram`` or
+            ``curves`` (the values of each array against their rank, index + 1, on a logarithmic
+            axis; values up to 0 are left out).
+        data: What is drawn: the name of a table (``bar``, ``line``, ``scatter``, ``scatter3d``) or
+            an array (``heatmap``), or the PREFIX of all arrays called PREFIX/LABEL (``histogram``,
             ``curves``).
         title: Over the picture.
         x: Column on the horizontal axis (``bar``: of the bars' names; ``line``: numbers or names);
             where arrays are drawn, the axis title.
         y: Column of the values, rows without one being left out; where arrays are drawn, the title
             of the vertical axis.
+        z: Column on the third axis (``scatter3d``).
         hue: Column that tells the lines or groups of bars apart.
         labels: Name of the array of tick labels of a heat map.
+        columns: Name of the array of those of its horizontal axis, where they are others.
+        limits: Values at the ends of the colours of a heat map, which then run from one colour over
+            white to another; None for the least and the largest.
         diagonal: Whether the diagonal of a heat map tells anything. If not it is left blank, and
             the colours are those of the other cells.
         center: Value of a heat map that is neither good nor bad: white, with one colour for what is
@@ -93,7 +98,11 @@ class Figure:
         path: Column in whose order a line joins the points of a group (``scatter``), rows without a
             value being left out; the values of the first, the last and the marked point are written
             beside them.
-        mark: Column that is true for the points that get a ring (``scatter``).
+        mark: Column that is true for the points that get a ring (``scatter``); or the array that is
+            true for the cells that get a star (``heatmap``).
+        names: Column that is written beside each point (``scatter``, ``scatter3d``).
+        most: Rows that are drawn, those of the largest ``y`` of either sign, largest first
+            (``bar``); None for all, as they stand in the table.
     """
 
     name: str
@@ -113,6 +122,11 @@ class Figure:
     spreads: Mapping[str, str] | None = None
     path: str | None = None
     mark: str | None = None
+    z: str | None = None
+    columns: str | None = None
+    limits: tuple[float, float] | None = None
+    names: str | None = None
+    most: int | None = None
 
 
 @dataclass
@@ -130,6 +144,8 @@ class Result:
         notes: What the reader must know, a line each.
         shown: Tables that a terminal shows, each with its columns, none for all; without any, the
             first table.
+        origin: The folder that it was loaded from, ``result``, and the ``sha256`` of its
+            ``result.json``; empty for one that was made here.
     """
 
     analysis: str
@@ -141,6 +157,7 @@ class Result:
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     shown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return ``result.json``; numbers that are not finite become null."""
@@ -162,7 +179,8 @@ class Result:
         path = Path(folder) / RESULT_FILE
         wanted = f"give a folder that featkit {analysis} -o has written"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_bytes()
+            content = json.loads(text.decode("utf-8"))
             result = cls(**{name: content[name] for name in _SAVED})
         except OSError as error:
             raise UsageError(f"{folder} holds no result ({error.strerror}): {wanted}") from error
@@ -170,6 +188,7 @@ class Result:
             raise UsageError(f"{path} is not whole, or not featkit's: {wanted}") from error
         if result.analysis != analysis:
             raise UsageError(f"{folder} holds a result of {result.analysis}: {wanted}")
+        result.origin = {"result": str(folder), "sha256": hashlib.sha256(text).hexdigest()}
         return result
 
     def save(self, folder: str | Path) -> None:
@@ -342,23 +361,28 @@ def short_names(tables: Sequence[FeatureTable]) -> list[str]:
 
 
 def describe_run(
-    config: Any, inputs: Mapping[str, Sequence[FeatureTable]], libraries: Sequence[str] = ()
+    config: Any,
+    inputs: Mapping[str, Sequence[FeatureTable | Result]],
+    libraries: Sequence[str] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the ``config`` and the ``provenance`` of a result.
 
     Args:
         config: The analysis's frozen dataclass.
-        inputs: The tables it reads.
+        inputs: The tables or results that it reads.
         libraries: Packages whose version matters to the numbers.
     """
     provenance = {
-        "inputs": {
-            name: [{"table": str(table.path), "key": table.key} for table in tables]
-            for name, tables in inputs.items()
-        },
+        "inputs": {name: [_told(one) for one in given] for name, given in inputs.items()},
         "versions": {
             "python": platform.python_version(),
             **{library: importlib.metadata.version(library) for library in libraries},
         },
     }
     return dataclasses.asdict(config), provenance
+
+
+def _told(given: FeatureTable | Result) -> dict[str, str]:
+    if isinstance(given, Result):
+        return dict(given.origin)
+    return {"table": str(given.path), "key": given.key}

@@ -10,15 +10,17 @@ from typing import Any, TypeVar
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure as Canvas
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from mpl_toolkits.mplot3d import proj3d  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from featkit.analyses.base import Figure, Result
 from featkit.errors import UsageError
 from featkit.registry import Registry
+from featkit.report.labels import write_beside
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 """Told apart by colour-blind readers and in print; yellow, faint on white, comes last.
@@ -73,7 +75,7 @@ def draw_figures(result: Result, folder: str | Path) -> list[Path]:
     for figure in result.figures:
         with mpl.rc_context(STYLE):
             canvas = Canvas(figsize=(6.4, 4.0))
-            axes = canvas.add_subplot()
+            axes = canvas.add_subplot(projection=None if figure.z is None else "3d")
             DRAWERS[figure.kind](axes, figure, result)
             axes.set_title(figure.title, loc="left")
             files.append(folder / f"{figure.name}.png")
@@ -131,19 +133,24 @@ def _coloured(groups: dict[str, T]) -> Iterator[tuple[str, T, str]]:
         yield name, members, colour
 
 
-def _add_legend(axes: Axes, title: str | None = None) -> None:
+def _add_legend(axes: Axes, title: str | None = None, right: float = 1) -> None:
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        axes.legend(title=title, alignment="left", loc="upper left", bbox_to_anchor=(1, 1))
+        axes.legend(title=title, alignment="left", loc="upper left", bbox_to_anchor=(right, 1))
 
 
 def _draw_bars(axes: Axes, figure: Figure, result: Result) -> None:
     groups = _groups(figure, result)
     rows = list(itertools.chain.from_iterable(groups.values()))
+    if figure.most is not None:
+        rows = sorted(rows, key=lambda row: -abs(row[figure.y]))[: figure.most]
     names = list(dict.fromkeys(str(row[figure.x]) for row in rows))
-    height = 0.8 / max(1, len(groups))
-    for index, (group, members, colour) in enumerate(_coloured(groups)):
-        places = [names.index(str(row[figure.x])) + index * height for row in members]
+    abreast = len(groups) if len(names) < len(rows) else 1  # groups share no name: one bar each
+    height = 0.8 / max(1, abreast)
+    for index, (group, all_members, colour) in enumerate(_coloured(groups)):
+        members = [row for row in all_members if row in rows]
+        aside = index * height if abreast > 1 else 0
+        places = [names.index(str(row[figure.x])) + aside for row in members]
         values = [row[figure.y] for row in members]
         axes.barh(places, values, height * 0.92, color=colour, label=group)
         lower, upper = _bounds(figure, members)
@@ -159,11 +166,12 @@ def _draw_bars(axes: Axes, figure: Figure, result: Result) -> None:
         )
         ends = np.fmax(values, upper).clip(0)
         for end, place, value in zip(ends, places, values, strict=True):
-            axes.text(end, place, f"  {value:.3f}", verticalalignment="center", fontsize=8)
+            text = f"  {value}" if isinstance(value, int) else f"  {value:.3f}"
+            axes.text(end, place, text, verticalalignment="center", fontsize=8)
     # many bars make the axes, and with them the picture, as high as their labels need
-    tall = min(max(0.77, 0.04 * len(names) * len(groups)), 10.0)
+    tall = min(max(0.77, 0.04 * len(names) * abreast), 10.0)
     axes.set_position((0.125, 0.11, 0.775, tall))
-    middle = height * (len(groups) - 1) / 2
+    middle = height * (abreast - 1) / 2
     axes.set_yticks([place + middle for place in range(len(names))], names)
     axes.invert_yaxis()
     axes.set_xlabel(figure.y)
@@ -218,11 +226,58 @@ def _draw_points(axes: Axes, figure: Figure, result: Result) -> None:
     if figure.log_x:
         axes.set_xscale("log")
         _label_numbers(axes)
+    if all(isinstance(row[figure.y], int) for rows in groups.values() for row in rows):
+        axes.locator_params("y", integer=True)
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     axes.grid(alpha=0.25)
     numbers = "" if figure.path is None else f"\n(numbers: {figure.path})"
     _add_legend(axes, f"{figure.hue or ''}{numbers}" or None)
+    _write_names(axes, figure, groups, lambda row: (row[figure.x], row[figure.y]))
+
+
+def _write_names(
+    axes: Axes,
+    figure: Figure,
+    groups: dict[str, list[dict[str, Any]]],
+    place: Callable[[dict[str, Any]], tuple[float, float]],
+) -> None:
+    """Write the name of each point beside it, in the colour of its group."""
+    if figure.names is None:
+        return
+    points = [
+        (str(row[figure.names]), place(row), colour)
+        for _, rows, colour in _coloured(groups)
+        for row in rows
+    ]
+    if points:
+        write_beside(axes, points)
+
+
+def _draw_space(axes: Axes, figure: Figure, result: Result) -> None:
+    space: Any = axes
+    columns = (figure.x, figure.y, str(figure.z))
+    groups = {
+        group: [row for row in rows if row[columns[2]] is not None]
+        for group, rows in _groups(figure, result).items()
+    }
+    heights = [row[columns[2]] for rows in groups.values() for row in rows]
+    for number, (group, rows, colour) in enumerate(_coloured(groups)):
+        xs, ys, zs = ([row[name] for row in rows] for name in columns)
+        marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
+        space.plot(xs, ys, zs, marker, color=colour, label=group, markersize=6)
+        for x, y, z in zip(xs, ys, zs, strict=True):  # its foot tells where a point is
+            space.plot([x, x], [y, y], [min(heights), z], color=colour, linewidth=0.8, alpha=0.6)
+    for title, name in zip(("x", "y", "z"), columns, strict=True):
+        getattr(space, f"set_{title}label")(name)
+    _add_legend(axes, figure.hue, right=1.15)  # beyond the third axis
+    flat = space.get_proj()
+
+    def place(row: dict[str, Any]) -> tuple[float, float]:
+        x, y, _ = proj3d.proj_transform(*(row[name] for name in columns), flat)
+        return float(x), float(y)
+
+    _write_names(axes, figure, groups, place)
 
 
 def _label_numbers(axes: Axes) -> None:
@@ -294,39 +349,56 @@ def _draw_heatmap(axes: Axes, figure: Figure, result: Result) -> None:
     values = np.ma.masked_invalid(result.arrays[figure.data])
     if not figure.diagonal:
         values[np.diag_indices_from(values)] = np.ma.masked
-    few = len(values) <= 10  # there is room for numbers
-    name, norm = "cividis", None
+    rows, columns = values.shape
+    few = columns <= 10 and (rows <= 10 or figure.columns is not None)  # there is room for numbers
+    low, high = figure.limits or (None, None)
     if figure.center is not None:
         farthest = np.ma.abs(values - figure.center).max() or 1
-        name, norm = "PuOr_r", CenteredNorm(figure.center, farthest)
-    image = axes.imshow(values, cmap=mpl.colormaps[name].with_extremes(bad="#e8e8e8"), norm=norm)
-    if values.min() < values.max():
+        low, high = figure.center - farthest, figure.center + farthest
+    colours = mpl.colormaps["cividis" if low is None else "PuOr_r"]
+    image = axes.imshow(values, cmap=colours.with_extremes(bad="#e8e8e8"), vmin=low, vmax=high)
+    if figure.columns is not None:  # cells as wide and high as their numbers, whatever the shape
+        axes.set_aspect("auto")
+        axes.set_position((0.125, 0.11, 0.1 * columns, 0.055 * rows))
+        beside = axes.inset_axes((1 + 0.15 / columns, 0, 0.2 / columns, 1))
+        axes.figure.colorbar(image, cax=beside, ticks=figure.limits)
+    elif values.min() < values.max():
         axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)  # as high as a square
     axes.set_xlabel(figure.x)
     axes.set_ylabel(figure.y)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    if figure.labels is not None and len(values) <= 30:
+    if figure.labels is not None and max(values.shape) <= (30 if figure.columns is None else 200):
         labels = [str(label) for label in result.arrays[figure.labels]]
+        across = [str(label) for label in result.arrays[figure.columns or figure.labels]]
         slanted: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks(range(len(labels)), labels, **(slanted if few else {"rotation": 90}))
+        axes.set_xticks(range(len(across)), across, **(slanted if few else {"rotation": 90}))
         axes.set_yticks(range(len(labels)), labels)
     if few:
-        form = ".3f" if figure.center is None else "+z.3f"  # no -0.000
-        style: Any = {"fontsize": min(8, 60 / len(values)), "ha": "center", "va": "center"}
-        for row, column in np.argwhere(~np.ma.getmaskarray(values)):
-            value = values[row, column]
-            text = format(value, form) if values.dtype.kind == "f" else f"{value}"
-            if figure.counts is not None:
-                text += f"\n({result.arrays[figure.counts][row, column]})"
-            light = np.dot(image.to_rgba(value)[:3], _LIGHTNESS) > 0.5
-            colour = "black" if light else "white"
-            axes.text(column, row, text, color=colour, **style)
+        _write_cells(axes, figure, values, result, image)
+
+
+def _write_cells(
+    axes: Axes, figure: Figure, values: NDArray[Any], result: Result, image: AxesImage
+) -> None:
+    stars = np.zeros(values.shape, bool) if figure.mark is None else result.arrays[figure.mark]
+    form = ".3f" if figure.center is None else "+z.3f"  # no -0.000
+    size = 8 if figure.columns is not None else min(8, 60 / len(values))
+    style: Any = {"fontsize": size, "ha": "center", "va": "center"}
+    for row, column in np.argwhere(~np.ma.getmaskarray(values)):
+        value = values[row, column]
+        text = format(value, form) if values.dtype.kind == "f" else f"{value}"
+        text += "*" * bool(stars[row, column])
+        if figure.counts is not None:
+            text += f"\n({result.arrays[figure.counts][row, column]})"
+        light = np.dot(image.to_rgba(value)[:3], _LIGHTNESS) > 0.5
+        axes.text(column, row, text, color="black" if light else "white", **style)
 
 
 DRAWERS.register("bar", _draw_bars)
 DRAWERS.register("line", _draw_lines)
 DRAWERS.register("scatter", _draw_points)
+DRAWERS.register("scatter3d", _draw_space)
 DRAWERS.register("heatmap", _draw_heatmap)
 DRAWERS.register("histogram", _draw_histograms)
 DRAWERS.register("curves", _draw_curves)

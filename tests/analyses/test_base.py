@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featkit.analyses.base import Result
+from featkit.analyses.base import Result, describe_run
 from featkit.errors import UsageError
 
 
@@ -86,3 +88,18 @@ def test_what_is_no_result(tmp_path: Path, text: str | None, message: str) -> No
     with pytest.raises(UsageError, match=message) as error:
         Result.load(tmp_path, "thing")
     assert "\n" not in str(error.value)
+
+
+def test_what_a_result_was_made_from_can_be_a_result(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        k: int = 3
+
+    result().save(tmp_path / "one")
+    loaded = Result.load(tmp_path / "one", "thing")
+    digest = hashlib.sha256((tmp_path / "one" / "result.json").read_bytes()).hexdigest()
+    config, provenance = describe_run(Config(), {"dir": [loaded]})
+    assert config == {"k": 3}
+    assert provenance["inputs"] == {"dir": [{"result": str(tmp_path / "one"), "sha256": digest}]}
+    assert not result().origin
+    assert "origin" not in json.loads(loaded.to_json())

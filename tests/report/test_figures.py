@@ -440,3 +440,95 @@ def test_a_table_without_values_is_an_empty_picture(kind: str, tmp_path: Path) -
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean bar"):
         draw_figures(result(Figure("x", "bars", "accuracy", "", "net", "top1")), tmp_path)
+
+
+PLACES = [
+    {"net": net, "group": group, "a": a, "b": b, "c": c}
+    for net, group, a, b, c in (
+        ("one", "x", 0.0, 1.0, 2.0), ("two", "x", 1.0, 0.0, -1.0), ("three", "y", 2.0, 2.0, 0.5),
+        ("four", "y", 3.0, 1.0, None),
+    )
+]  # fmt: skip
+
+
+def test_points_have_their_names_in_the_colour_of_their_group() -> None:
+    axes = stages(Figure("x", "scatter", "stages", "", "a", "b", hue="group", names="net"), PLACES)
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [  # type: ignore[attr-defined]
+        ("one", (0, 1)), ("two", (1, 0)), ("three", (2, 2)), ("four", (3, 1)),
+    ]  # fmt: skip
+    assert [text.get_color() for text in axes.texts] == [COLOURS[0]] * 2 + [COLOURS[1]] * 2
+    assert legend(axes) == ["x", "y"]
+
+
+SPACE = Figure("s", "scatter3d", "stages", "", "a", "b", z="c", hue="group", names="net")
+
+
+def test_points_in_space_stand_on_feet_and_have_names(tmp_path: Path) -> None:
+    axes: Any = Canvas().add_subplot(projection="3d")
+    DRAWERS["scatter3d"](axes, SPACE, Result("", {}, tables={"stages": PLACES}))
+    lines = [np.array(line.get_data_3d()).T.tolist() for line in axes.lines]
+    assert [[0, 1, 2], [1, 0, -1]] in lines  # the points of x
+    assert [[2, 2, 0.5]] in lines  # of y: what has no third coordinate is left out
+    assert [[0, 1, -1], [0, 1, 2]] in lines  # down to the lowest
+    assert [text.get_text() for text in axes.texts] == ["one", "two", "three"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == ("a", "b", "c")
+    assert legend(axes) == ["x", "y"]
+    (file,) = draw_figures(Result("", {}, tables={"stages": PLACES}, figures=[SPACE]), tmp_path)
+    with Image.open(file) as image:
+        assert min(image.size) > 300
+
+
+def test_names_in_space_stand_at_their_points() -> None:
+    canvas = Canvas()
+    axes: Any = canvas.add_subplot(projection="3d")
+    DRAWERS["scatter3d"](axes, SPACE, Result("", {}, tables={"stages": PLACES}))
+    canvas.draw_without_rendering()
+    for text, row in zip(axes.texts, PLACES, strict=False):
+        (line,) = (
+            line for line in axes.lines
+            if np.array(line.get_data_3d()).T.tolist()[-1:] == [[row["a"], row["b"], row["c"]]]
+            and line.get_marker() == "None"
+        )  # fmt: skip
+        drawn_at = line.get_xydata()[-1]  # where matplotlib itself has put it
+        np.testing.assert_allclose(text.xy, drawn_at, atol=1e-3)
+
+
+def test_the_largest_bars_of_either_sign_come_first() -> None:
+    rows = [
+        {"stage": n, "kind": k, "y": y}
+        for n, k, y in (("a", "p", 1), ("b", "q", -5), ("c", "p", 3), ("d", "q", 0.5))
+    ]
+    axes = stages(Figure("x", "bar", "stages", "", "stage", "y", hue="kind", most=3), rows)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c", "a"]
+    assert sorted((round(bar.get_y() + bar.get_height() / 2), bar.get_width())
+                  for bar in axes.patches) == [(0, -5), (1, 3), (2, 1)]  # fmt: skip
+    assert {round(bar.get_height(), 3) for bar in axes.patches} == {0.736}  # none stands beside
+    assert [text.get_text().strip() for text in axes.texts] == ["1", "3", "-5"]
+    whole = stages(Figure("x", "bar", "stages", "", "stage", "y", hue="kind"), rows)
+    assert [label.get_text() for label in whole.get_yticklabels()] == ["a", "c", "b", "d"]
+
+
+def test_a_map_of_other_columns_has_its_own_labels_ends_and_stars() -> None:
+    arrays = {
+        "m": np.array([[0.9, -0.2], [np.nan, 0.5], [-1.0, 0.0]]),
+        "rows": np.array(["p", "q", "r"]),
+        "cols": np.array(["pc1", "pc2"]),
+        "sure": np.array([[True, False], [True, False], [False, False]]),
+    }
+    figure = Figure(
+        "m", "heatmap", "m", "", "", "", labels="rows", columns="cols", limits=(-1.0, 1.0),
+        mark="sure",
+    )  # fmt: skip
+    canvas = Canvas()
+    axes = canvas.add_subplot()
+    DRAWERS["heatmap"](axes, figure, Result("", {}, arrays=arrays))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["pc1", "pc2"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["p", "q", "r"]
+    assert cells(axes) == {
+        (0, 0): "0.900*", (0, 1): "-0.200", (1, 1): "0.500", (2, 0): "-1.000", (2, 1): "0.000",
+    }  # fmt: skip
+    image = axes.images[0]
+    assert image.get_clim() == (-1, 1)
+    red, green, blue, _ = image.cmap(image.norm(0.0))
+    assert min(red, green, blue) > 0.95  # nothing is white
+    assert image.cmap(image.norm(0.5))[0] > 0.8 > image.cmap(image.norm(-0.9))[0]

@@ -1,0 +1,1 @@
+"""How models relate by the concepts that they have learned: the Learned Concepts Embedding."""
