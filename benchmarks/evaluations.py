@@ -21,10 +21,47 @@ from featkit.store.reader import FeatureTable
 LABEL_FREE = ("effective_rank", "rank_share", "participation_ratio", "alpha", "uniformity")
 """Columns of the spectrum's table that need no labels."""
 
+MEASURES = (*LABEL_FREE, "distance of alpha from 1", "diversity")
+
 
 def by_features(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return rows by the table that they are of."""
     return {row["features"]: row for row in rows}
+
+
+def label_free(row: dict[str, Any], energy: dict[str, Any]) -> dict[str, float]:
+    """Return what is known of a backbone without labels."""
+    return {
+        **{name: row[name] for name in LABEL_FREE},
+        "distance of alpha from 1": abs(row["alpha"] - 1),
+        "diversity": -energy["mean_energy"],
+    }
+
+
+def correlations(
+    families: dict[str, list[str]], known: dict[str, dict[str, float]], judged: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return a claim for each measure, over all backbones and within each family."""
+    claims = []
+    for measure in MEASURES:
+        found = {
+            family: rank_correlation(
+                [known[name][measure] for name in names], [judged[name]["top1"] for name in names]
+            )
+            for family, names in families.items()
+        }
+        whole = found["all"]
+        claims.append(
+            {
+                "what": f"rank correlation of {measure.replace('_', ' ')}",
+                "measured": ", ".join(f"{one.rho:+.2f}" for one in found.values()),
+                "target": "—",
+                "met": None,
+                "sized": f"{', '.join(f'{family} ({one.n})' for family, one in found.items())}; "
+                f"of all: {whole.low:+.2f} to {whole.high:+.2f}, p = {whole.p:.2g}",
+            }
+        )
+    return claims
 
 
 def main() -> None:
@@ -32,11 +69,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("train", type=Path, metavar="TRAIN", help="store with labels")
     parser.add_argument("test", type=Path, metavar="TEST", help="store with labels")
-    parser.add_argument("--models", required=True, help="backbones, with commas between")
+    parser.add_argument(
+        "--family", required=True, action="append", metavar="NAME=BACKBONE,…", help="repeatable"
+    )
     given = parser.parse_args()
     stores = featkit.open_store(given.train), featkit.open_store(given.test)
+    members = {
+        family: names.split(",") for family, _, names in (f.partition("=") for f in given.family)
+    }
+    models = [name for names in members.values() for name in names]
     sides: dict[str, list[FeatureTable]] = {
-        side: [table for name in given.models.split(",") for table in store.select(name)]
+        side: [table for name in models for table in store.select(name)]
         for side, store in zip(("train", "test"), stores, strict=True)
     }
     probe = by_features(Probe().run(sides).tables["accuracy"])
@@ -47,9 +90,10 @@ def main() -> None:
     similarity = Similarity().run(test).tables["similarity"]
     drawn = Diversity(DiversityConfig(probe=False, over=("samples",))).run(test).tables["energy"]
     energy = dict(zip(spectrum, drawn, strict=True))
-    measures = {
-        **{name: [spectrum[table][name] for table in spectrum] for name in LABEL_FREE},
-        "diversity": [-energy[table]["mean_energy"] for table in spectrum],
+    known = {name: label_free(spectrum[name], energy[name]) for name in spectrum}
+    families = {"all": list(spectrum)} | {
+        family: [name for name in spectrum if name.partition("/")[0] in names]
+        for family, names in members.items()
     }
     claims = [
         {
@@ -66,21 +110,11 @@ def main() -> None:
         }
         for name in spectrum
     ]
-    found = {}
-    for what, judged, column in (("the probe", probe, "top1"), ("neighbours", knn, "top1")):
-        accuracy = [judged[name][column] for name in spectrum]
-        for measure, values in measures.items():
-            ranked = rank_correlation(values, accuracy)
-            found[f"{measure}, {what}"] = ranked
-            claims.append(
-                {
-                    "what": f"rank correlation of {measure.replace('_', ' ')} with {what}",
-                    "measured": f"{ranked.rho:+.2f} ({ranked.low:+.2f} to {ranked.high:+.2f})",
-                    "target": "—",
-                    "met": None,
-                    "sized": f"{ranked.n} models, p = {ranked.p:.2g}",
-                }
-            )
+    for what, judged in (("the probe", probe), ("neighbours", knn)):
+        claims += [
+            claim | {"what": f"{claim['what']} with {what}"}
+            for claim in correlations(families, known, judged)
+        ]
     save(
         "evaluations",
         command_line(parser, given),

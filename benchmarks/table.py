@@ -134,7 +134,7 @@ def evaluated() -> str:
         cells += [f"{row['alpha']:.2f}", f"{row['uniformity']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     ranked = [c for c in result["claims"] if c["what"].startswith("rank correlation")]
-    lines += ["", "| without labels | against | rank correlation (95 %) | |", "|---|---|---|---|"]
+    lines += ["", "| without labels | against | rank correlation | |", "|---|---|---|---|"]
     for claim in ranked:
         measure, _, judged = claim["what"].removeprefix("rank correlation of ").partition(" with ")
         lines.append(f"| {measure} | {judged} | {claim['measured']} | {claim['sized']} |")
