@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -79,9 +80,10 @@ def command_line(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
         value = getattr(arguments, action.dest, None)
         if action.dest == "help" or value in (None, action.default):
             continue
-        shown = action.metavar if isinstance(value, Path) else value
         flag = action.option_strings[0] if action.option_strings else ""
-        parts.append(flag if value is True else f"{flag} {shown}".strip())
+        for one in value if isinstance(value, list) else [value]:
+            shown = action.metavar if isinstance(one, Path) else shlex.quote(str(one))
+            parts.append(flag if one is True else f"{flag} {shown}".strip())
     return " ".join(parts)
 
 

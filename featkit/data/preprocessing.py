@@ -79,8 +79,7 @@ class Preprocessing:
             One Pillow resize and one copy.
         """
         height, width = self.size
-        resized = self._resized_size(image)
-        left, top = _offset(resized[0], width), _offset(resized[1], height)
+        resized, (left, top) = self.placement(image.size)
         method = _FILTERS[self.interpolation]
         if resized[0] * resized[1] > _LARGEST:
             image = _resize_part(image, resized, (left, top, width, height), method)
@@ -88,6 +87,24 @@ class Preprocessing:
         elif resized != image.size:
             image = image.resize(resized, method)
         return np.array(image.crop((left, top, left + width, top + height)))
+
+    def placement(self, image_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return where the crop lies on an image.
+
+        Args:
+            image_size: (width, height) of the image as it was decoded.
+
+        Returns:
+            (width, height) of the resized image, and (left, top) of the crop in it; negative where
+            the crop begins outside and is padded.
+
+        Example:
+            >>> recipe = Preprocessing((224, 224), 256, "bilinear", (0.5,) * 3, (0.5,) * 3)
+            >>> recipe.placement((480, 360))
+            ((341, 256), (58, 16))
+        """
+        resized = self._resized_size(*image_size)
+        return resized, (_offset(resized[0], self.size[1]), _offset(resized[1], self.size[0]))
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scale pixels to 0..1, subtract the mean and divide by the deviation.
@@ -192,13 +209,12 @@ class Preprocessing:
         mean, std = tuple(data_config["mean"]), tuple(data_config["std"])
         return cls((height, width), resize, data_config["interpolation"], mean, std)
 
-    def _resized_size(self, image: Image.Image) -> tuple[int, int]:
+    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
         """Return (width, height) after resizing; the longer side is rounded down."""
         if self.resize is None:
-            return image.size
+            return width, height
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
-        width, height = image.size
         longer = int(self.resize * max(width, height) / min(width, height))
         return (self.resize, longer) if width <= height else (longer, self.resize)
 

@@ -1,0 +1,1 @@
+"""Where labels of pixels come from: masks in files, and what can be read off the pixels."""
