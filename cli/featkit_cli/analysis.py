@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 import click
 
 from featkit.analyses.base import Analysis, Input, Result, check_folder, check_requirements
-from featkit.store.reader import open_store
+from featkit.store.reader import FeatureTable, open_store
 from featkit.store.selectors import split_selector
 from featkit_cli.render import counted, note, table_text, value_text
 
@@ -80,12 +80,30 @@ def _joined(ctx: click.Context, param: click.Parameter, given: tuple[Any, ...]) 
     return tuple(chain.from_iterable(given))
 
 
-def _read(asked: Input, given: Sequence[str]) -> list[Any]:
-    """Return the tables that selectors name, or the results in folders."""
+def _read(asked: Input, given: Sequence[str], vectors: bool) -> tuple[list[Any], list[str]]:
+    """Return what selectors or folders name, and notes on what is left out.
+
+    Args:
+        asked: Whether tables or results are meant.
+        given: Selectors, or folders.
+        vectors: Whether only rows of numbers are of use; a selector that names no tap then means
+            those, if there are any.
+    """
     if asked.of != "tables":
-        return [Result.load(folder, asked.of) for folder in given]
-    parts = [split_selector(selector) for selector in given]
-    return [table for folder, pattern in parts for table in open_store(folder).select(pattern)]
+        return [Result.load(folder, asked.of) for folder in given], []
+    tables: list[FeatureTable] = []
+    notes = []
+    for selector in given:
+        folder, pattern = split_selector(selector)
+        found = open_store(folder).select(pattern)
+        rows = [table for table in found if len(table.shape) == 2]
+        if vectors and rows and "/" not in (pattern or ""):
+            if len(rows) < len(found):
+                left = counted(len(found) - len(rows), "table")
+                notes.append(f"{selector}: {left} of maps or tokens left out")
+            found = rows
+        tables += found
+    return tables, notes
 
 
 def _argument(given: Input) -> click.Parameter:
@@ -111,18 +129,27 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
 
     def callback(output: str | None, as_json: bool, **given: Any) -> None:
         if output is not None:
-            check_folder(output)
-        inputs = {}
+            check_folder(output, name)
+        config = analysis.Config(
+            **{field.name: given[field.name] for field in dataclasses.fields(analysis.Config)}
+        )
+        requires = analysis.requires
+        if getattr(config, "taps", ()):
+            requires -= {"vectors"}  # maps of these taps are made vectors
+        inputs, notes = {}, []
         for asked in analysis.inputs:
-            selected = given.pop(asked.name.lower())
+            selected = given[asked.name.lower()]
             selectors = [selected] if isinstance(selected, str) else selected or ()
             if selectors:
-                inputs[asked.name.lower()] = _read(asked, selectors)
+                found, left_out = _read(asked, selectors, "vectors" in requires)
+                inputs[asked.name.lower()] = found
+                notes += left_out
         tables = {i.name.lower() for i in analysis.inputs if i.of == "tables"}
         check_requirements(
-            analysis.requires, {name: given for name, given in inputs.items() if name in tables}
+            requires, {name: given for name, given in inputs.items() if name in tables}
         )
-        result = analysis(analysis.Config(**given)).run(inputs)
+        result = analysis(config).run(inputs)
+        result.notes += dict.fromkeys(notes)
         show_result(result, output, as_json)
 
     lines = [f"{i.name}: {i.help}" for i in analysis.inputs if not i.optional]

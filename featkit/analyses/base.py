@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from featkit.errors import UsageError
+from featkit.errors import UsageError, one_line
 from featkit.registry import Registry
 from featkit.store.arrays import write_arrays
 from featkit.store.reader import FeatureTable
@@ -160,9 +160,15 @@ class Result:
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return ``result.json``; numbers that are not finite become null."""
-        content = {"analysis": self.analysis, "featkit": importlib.metadata.version("featkit")}
+        """Return ``result.json``; numbers that are not finite become null.
+
+        Of arrays and figures it has the names.
+        """
+        version = importlib.metadata.version("featkit")
+        content: dict[str, Any] = {"analysis": self.analysis, "featkit": version}
         content |= {name: getattr(self, name) for name in _SAVED}
+        content["arrays"] = list(self.arrays)
+        content["figures"] = [figure.name for figure in self.figures]
         return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
 
     @classmethod
@@ -195,7 +201,8 @@ class Result:
         """Write ``result.json``, one CSV a table and ``arrays.h5``.
 
         Args:
-            folder: Made if it is not there; files of the same names are replaced.
+            folder: Made if it is not there. The tables, arrays and figures of the result that it
+                holds are replaced, or removed; other files stay.
 
         Raises:
             UsageError: The folder cannot be made or written to.
@@ -203,23 +210,30 @@ class Result:
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            text = self.to_json()
+            for file in _files(_held(folder)) - _files(json.loads(text)):
+                (folder / file).unlink(missing_ok=True)
             for name, rows in self.tables.items():
                 _write_csv(folder / f"{name}.csv", rows)
             if self.arrays:
                 write_arrays(folder / "arrays.h5", self.arrays)
-            _write_text(folder / RESULT_FILE, self.to_json())
+            _write_text(folder / RESULT_FILE, text)
         except OSError as error:
             raise UsageError(
                 f"cannot write the result to {folder} ({error.strerror}): give another folder"
             ) from error
 
 
-def check_folder(folder: str | Path) -> None:
+def check_folder(folder: str | Path, analysis: str | None = None) -> None:
     """Refuse, before the work, a folder that could not be written to afterwards; make nothing.
 
+    Args:
+        folder: Where a result is to be saved.
+        analysis: What will make it; None where any result in the folder may be replaced.
+
     Raises:
-        UsageError: It is a file or has no name, or it or the folder that it is to be made in cannot
-            be written to.
+        UsageError: It is a file or has no name, it or the folder that it is to be made in cannot be
+            written to, or it holds a result of another analysis.
     """
     if not str(folder):
         raise UsageError("the folder to write to has no name: give one")
@@ -232,6 +246,27 @@ def check_folder(folder: str | Path) -> None:
         raise UsageError(
             f"cannot write to {folder} ({error.strerror}): give another folder"
         ) from error
+    held = _held(path).get("analysis", analysis)
+    if analysis is not None and held != analysis:
+        raise UsageError(f"{folder} holds a result of {one_line(held, 60)}: give another folder")
+
+
+def _held(folder: Path) -> dict[str, Any]:
+    """Return the ``result.json`` of a folder; empty if there is none that can be read."""
+    try:
+        content = json.loads((folder / RESULT_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _files(content: Mapping[str, Any]) -> set[str]:
+    """Return the files beside a ``result.json`` that are part of the result."""
+    files = {"arrays.h5"} if content.get("arrays") else set()
+    for part, suffix in (("tables", "csv"), ("figures", "png")):
+        names = content.get(part)
+        files |= {f"{n}.{suffix}" for n in (names if isinstance(names, dict | list) else ())}
+    return {file for file in files if Path(file).name == file and file.isprintable()}
 
 
 def _plain(value: Any) -> Any:
@@ -271,7 +306,8 @@ class Analysis(Protocol):
     Attributes:
         inputs: The arguments, in order; each is one or more tables, or results.
         requires: What must hold before any work: ``labels`` (every table has one label a sample),
-            ``any labels`` (one or several), ``vectors`` (rows are (d,)).
+            ``any labels`` (one or several), ``vectors`` (rows are (d,); where ``Config`` has
+            ``taps`` and some are given, ``run`` sees to that).
         Config: Frozen dataclass of options, made with :func:`option`.
     """
 

@@ -18,7 +18,7 @@ from featkit.analyses.base import (
     option,
     short_names,
 )
-from featkit.analyses.sides import Integers, Split, pair_tables, split_samples
+from featkit.analyses.sides import Integers, Split, check_classes, pair_tables, split_samples
 from featkit.errors import UsageError
 from featkit.ops.few_shot import (
     Doubles,
@@ -93,7 +93,8 @@ class FewShot:
             tables also behind: how far the accuracy is below the best of as many shots, and
             behind_ci95 of this paired difference, None for the best). Arrays
             ``episodes/FEATURES/sSHOTS``, the accuracy in each episode. Scalars ``accuracy`` and
-            ``ci95`` of the best row, with several rows ``best`` (its FEATURES/sSHOTS), ``classes``,
+            ``ci95`` of the row, or of several rows ``test_best`` (the FEATURES/sSHOTS that TEST
+            itself likes best), ``test_best_accuracy`` and ``test_best_ci95``; ``classes``,
             ``support_images`` and ``query_images`` that can be drawn, ``unreadable``, ``in_both``
             (images of TEST that are in TRAIN too), ``merged``, and where they are merged
             ``repeated`` (images left out since others have their content).
@@ -104,6 +105,8 @@ class FewShot:
         check_requirements(self.requires, inputs)
         pairs = pair_tables(inputs["train"], inputs["test"])
         split = split_samples(pairs)
+        if not self.config.merge:
+            check_classes(split)
         config, provenance = describe_run(self.config, inputs, ("numpy",))
         provenance |= {"metric": "euclidean", "seed": self.config.seed}
         support, queries = self._labels(pairs[0], split)
@@ -173,10 +176,11 @@ class FewShot:
             rows.append(row)
             result.arrays[f"episodes/{name}/s{s}"] = accuracies
         result.shown = {"accuracy": tuple(name for name in rows[0] if name not in ("low", "high"))}
-        top = max(rows, key=lambda row: row["accuracy"])
-        result.scalars |= {"accuracy": top["accuracy"], "ci95": top["ci95"]}
+        top, start = max(rows, key=lambda row: row["accuracy"]), ""
         if len(rows) > 1:
-            result.scalars["best"] = f"{top['features']}/s{top['shots']}"
+            start = "test_best_"
+            result.scalars["test_best"] = f"{top['features']}/s{top['shots']}"
+        result.scalars |= {f"{start}{name}": top[name] for name in ("accuracy", "ci95")}
         what, interval = f"Nearest class mean, {self.config.ways}-way", ("low", "high")
         if len(shots) == 1:
             what += f" {shots[0]}-shot"

@@ -19,7 +19,13 @@ from featkit.analyses.base import (
     short_names,
 )
 from featkit.analyses.best_layer import pick_layers, with_taps
-from featkit.analyses.sides import Split, kept_rows, pair_tables, split_samples
+from featkit.analyses.sides import (
+    Split,
+    check_classes,
+    kept_rows,
+    pair_tables,
+    split_samples,
+)
 from featkit.errors import UsageError
 from featkit.ops.combine import Combination, combine
 from featkit.ops.neighbors import nearest_neighbors, resolve_device
@@ -42,7 +48,7 @@ class KNNConfig:
     taps: tuple[str, ...] = option(
         (),
         "Choose one layer a backbone among these by leave-one-out on TRAIN, and ask TEST of it "
-        "alone; all for every layer.",
+        "alone; all for every layer, maps averaged.",
     )
     device: str = option("auto", "auto, cpu or cuda.")
 
@@ -70,7 +76,7 @@ class KNN:
         Input("TRAIN", "tables of the bank: STORE, STORE:BACKBONE or STORE:BACKBONE/TAP"),
         Input("TEST", "tables of the queries; the same as TRAIN for leave-one-out"),
     )
-    requires: ClassVar[frozenset[str]] = frozenset({"labels"})
+    requires: ClassVar[frozenset[str]] = frozenset({"labels", "vectors"})
     Config: ClassVar[type[Any]] = KNNConfig
 
     def __init__(self, config: KNNConfig | None = None) -> None:
@@ -94,14 +100,13 @@ class KNN:
             UsageError: The two sides do not belong together.
         """
         inputs = with_taps(inputs, self.config.taps)
-        check_requirements(self.requires | {"vectors"}, inputs)
+        check_requirements(self.requires, inputs)
         pairs = pair_tables(inputs["train"], inputs["test"])
         split = split_samples(pairs)
+        check_classes(split)
         tried: list[dict[str, Any]] = []
         if self.config.taps:
-            pairs, tried = pick_layers(
-                pairs, self.config.taps, lambda table: self._leave_one_out(table, split)
-            )
+            pairs, tried = pick_layers(pairs, lambda table: self._leave_one_out(table, split))
         self._check_combinations(pairs)
         config, provenance = describe_run(self.config, inputs, ("faiss-cpu", "torch"))
         provenance["metric"] = "cosine"

@@ -20,7 +20,14 @@ from featkit.analyses.base import (
     short_names,
 )
 from featkit.analyses.best_layer import pick_layers, with_taps
-from featkit.analyses.sides import Split, kept_rows, pair_tables, split_samples
+from featkit.analyses.sides import (
+    Split,
+    check_classes,
+    kept_rows,
+    occurring,
+    pair_tables,
+    split_samples,
+)
 from featkit.errors import UsageError
 from featkit.ops.average_precision import eleven_point_average_precision
 from featkit.ops.calibration import Reliability, confidence_at, reliability
@@ -46,7 +53,7 @@ class ProbeConfig:
     taps: tuple[str, ...] = option(
         (),
         "Choose one layer a backbone among these by the images held out, and ask TEST of it alone; "
-        "all for every layer.",
+        "all for every layer, maps averaged.",
     )
 
     def __post_init__(self) -> None:
@@ -68,7 +75,7 @@ class Probe:
         Input("TRAIN", "tables to train on: STORE, STORE:BACKBONE or STORE:BACKBONE/TAP"),
         Input("TEST", "tables of other images, made by the same backbones"),
     )
-    requires: ClassVar[frozenset[str]] = frozenset({"any labels"})
+    requires: ClassVar[frozenset[str]] = frozenset({"any labels", "vectors"})
     Config: ClassVar[type[Any]] = ProbeConfig
 
     def __init__(self, config: ProbeConfig | None = None) -> None:
@@ -107,7 +114,7 @@ class Probe:
             UsageError: The two sides do not belong together, or TRAIN is too small.
         """
         inputs = with_taps(inputs, self.config.taps)
-        check_requirements(self.requires | {"vectors"}, inputs)
+        check_requirements(self.requires, inputs)
         pairs = pair_tables(inputs["train"], inputs["test"])
         split = split_samples(pairs)
         _check(split)
@@ -124,7 +131,7 @@ class Probe:
 
         tried: list[dict[str, Any]] = []
         if self.config.taps:
-            pairs, tried = pick_layers(pairs, self.config.taps, learn)
+            pairs, tried = pick_layers(pairs, learn)
         else:
             for table in tables:
                 learn(table)
@@ -165,7 +172,7 @@ class Probe:
             "unreadable": int((~split.bank_rows).sum() + (~split.query_rows).sum()),
             "in_both": split.in_both,
         }
-        asked, known = _occurring(split.query_labels), _occurring(split.bank_labels)
+        asked, known = occurring(split.query_labels), occurring(split.bank_labels)
         strange = [split.classes[c] for c in sorted(asked - known)]
         if strange:
             judged = "always wrong" if split.bank_labels.ndim == 1 else "as good as chance"
@@ -187,11 +194,7 @@ def _check(split: Split) -> None:
         raise UsageError(f"TRAIN has images of one class, {name}: give images of two or more")
     if labels.ndim == 2 and not split.query_labels.any():
         raise UsageError("TEST: none of its images has a label: nothing can be judged")
-
-
-def _occurring(labels: NDArray[Any]) -> set[int]:
-    """Return the classes that some sample has."""
-    return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))).tolist())
+    check_classes(split)
 
 
 def _judge(

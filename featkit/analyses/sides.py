@@ -121,6 +121,29 @@ def split_samples(pairs: Sequence[tuple[FeatureTable, FeatureTable]]) -> Split:
     )
 
 
+def occurring(labels: NDArray[Any]) -> set[int]:
+    """Return the classes that some sample has, of labels as in :class:`Split`."""
+    return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))).tolist())
+
+
+def check_classes(split: Split) -> None:
+    """Refuse sides without a common class: each answer would be wrong.
+
+    Raises:
+        UsageError: No class of the queries is one of the bank.
+    """
+    known, asked = occurring(split.bank_labels), occurring(split.query_labels)
+    if not known & asked:
+        named = [
+            ", ".join([split.classes[c] for c in sorted(side)][:5]) + ", …" * (len(side) > 5)
+            for side in (known, asked)
+        ]
+        raise UsageError(
+            f"TRAIN has classes {named[0] or 'none'} and TEST {named[1] or 'none'}, and none is in "
+            "both: give sets of the same classes"
+        )
+
+
 def _spread(members: NDArray[np.uint8], places: Integers, count: int) -> NDArray[np.uint8]:
     """Return the table of memberships with its columns at their places among all classes."""
     spread = np.zeros((len(members), count), np.uint8)

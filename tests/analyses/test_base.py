@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from featkit.analyses.base import Result, describe_run
+from featkit.analyses.base import Figure, Result, check_folder, describe_run
 from featkit.errors import UsageError
+from featkit.report.figures import draw_figures
 
 
 def result() -> Result:
@@ -32,7 +33,8 @@ def test_json_is_strict_and_complete(tmp_path: Path) -> None:
     assert text == result().to_json()
     content = json.loads(text, parse_constant=pytest.fail)
     assert content.keys() == {
-        "analysis", "featkit", "config", "scalars", "tables", "provenance", "notes"
+        "analysis", "featkit", "config", "scalars", "tables", "provenance", "notes", "arrays",
+        "figures",
     }  # fmt: skip
     assert content["scalars"] == {"score": 0.5, "bad": None}
     assert content["config"] == {"k": [1, 2]}
@@ -68,8 +70,71 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     loaded = Result.load(tmp_path, "thing")
     assert loaded.scalars == {"score": 0.5, "bad": None}
     assert loaded.tables == {"rows": [{"name": "a", "x": 1}, {"name": "b,c", "y": 2.5}]}
-    assert loaded.to_json() == result().to_json()
+    told, wanted = (json.loads(one.to_json()) for one in (loaded, result()))
+    assert told | {"arrays": wanted["arrays"]} == wanted
     assert not loaded.arrays
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_result_replaces_the_whole_of_an_earlier_one(tmp_path: Path) -> None:
+    one = result()
+    one.tables = {"rows": [{"name": "b", "x": 2}], "more": [{"x": 1}]}
+    one.figures = [Figure(name, "bar", "rows", "", "name", "x") for name in ("kept", "gone")]
+    one.save(tmp_path)
+    draw_figures(one, tmp_path)
+    for name in ("mine.csv", "mine.png", "mine.h5"):
+        (tmp_path / name).write_text("mine")
+    first = files(tmp_path)
+    assert first >= {"rows.csv", "more.csv", "kept.png", "gone.png", "arrays.h5", "result.json"}
+    one.save(tmp_path)
+    assert files(tmp_path) == first
+    two = Result("thing", {}, tables={"rows": [{"name": "a", "x": 1}]}, figures=one.figures[:1])
+    two.save(tmp_path)
+    draw_figures(two, tmp_path)
+    assert files(tmp_path) == first - {"more.csv", "gone.png", "arrays.h5"}
+    assert (tmp_path / "rows.csv").read_text() == "name,x\na,1\n"
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert (content["figures"], content["arrays"]) == (["kept"], [])
+
+
+def test_an_earlier_result_that_does_not_tell_its_figures(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(
+        '{"analysis": "thing", "tables": {"old": [], "rows": []}}'
+    )
+    for name in ("old.csv", "rows.csv", "old.png"):
+        (tmp_path / name).write_text("")
+    result().save(tmp_path)
+    assert files(tmp_path) == {"result.json", "rows.csv", "old.png", "arrays.h5"}
+
+
+def test_nothing_outside_of_the_folder_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "a.png").write_text("")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in ("../a", str(tmp_path / "a")):
+        told = {"analysis": "thing", "tables": {name: []}, "figures": [name]}
+        (folder / "result.json").write_text(json.dumps(told))
+        result().save(folder)
+    assert files(tmp_path) == {"a.csv", "a.png", "out"}
+
+
+def test_a_folder_of_another_analysis_is_refused_before_the_work(tmp_path: Path) -> None:
+    result().save(tmp_path)
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match="holds a result of thing: give another folder"):
+        check_folder(tmp_path, "knn")
+    assert files(tmp_path) == before
+    check_folder(tmp_path, "thing")
+    check_folder(tmp_path)
+    check_folder(tmp_path / "new", "knn")
+    for text in ("[1]", "{", '{"other": 1}', '{"tables": 3, "figures": [{}], "arrays": "a"}'):
+        (tmp_path / "result.json").write_text(text)
+        check_folder(tmp_path, "knn")
+        result().save(tmp_path)
 
 
 @pytest.mark.parametrize(

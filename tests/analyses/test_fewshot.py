@@ -141,6 +141,13 @@ def test_classes_on_one_side_only_are_named(digits: Sides, tmp_path: Path) -> No
         run(digits[0], few)
 
 
+def test_sides_without_a_common_class_are_refused(digits: Sides, tmp_path: Path) -> None:
+    strange = one(tmp_path / "strange", X[TEST], Y[TEST], [f"n{name}" for name in NAMES])
+    with pytest.raises(UsageError, match="and TEST n0, n1, n2, n3, n4, …, and none is in both"):
+        run(digits[0], strange)
+    assert run(digits[0], strange, merge=True).scalars["classes"] == 20
+
+
 def test_all_tables_see_the_same_episodes(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).standard_normal(X.shape) * 6
     tables = {"sharp": X, "noisy": (X + noise).astype(np.float32), "same": X * 2}
@@ -159,14 +166,21 @@ def test_all_tables_see_the_same_episodes(tmp_path: Path) -> None:
         assert 0 < noisy["behind_ci95"] < (noisy["ci95"] ** 2 + sharp["ci95"] ** 2) ** 0.5
         assert same["behind"] is None  # the first of the best
         assert (sharp["behind"], sharp["behind_ci95"]) == (0, 0)
-    assert result.scalars["best"] == "same/fc/s5"
-    assert result.scalars["accuracy"] == rows["same/fc", 5]["accuracy"]
-    assert result.scalars["ci95"] == rows["same/fc", 5]["ci95"]
+    assert result.scalars["test_best"] == "same/fc/s5"
+    for name in ("accuracy", "ci95"):
+        assert result.scalars[f"test_best_{name}"] == rows["same/fc", 5][name]
+    assert not {"best", "accuracy", "ci95"} & result.scalars.keys()
+    for sides, shots in (((train[2:], test[2:]), (1, 5)), ((train, test), (1,))):
+        several = run(*sides, shots=shots).scalars
+        assert several["test_best"] == f"{'sharp' if len(shots) > 1 else 'same'}/fc/s{shots[-1]}"
+        assert not {"accuracy", "ci95"} & several.keys()
     alone = run(train[2:], test[2:], shots=(1,))  # fewer shots, fewer tables, the same episodes
     np.testing.assert_array_equal(
         alone.arrays["episodes/sharp/fc/s1"], result.arrays["episodes/sharp/fc/s1"]
     )
-    assert "best" not in alone.scalars
+    (row,) = alone.tables["accuracy"]
+    assert (alone.scalars["accuracy"], alone.scalars["ci95"]) == (row["accuracy"], row["ci95"])
+    assert not [name for name in alone.scalars if "best" in name]
     assert "behind" not in alone.tables["accuracy"][0]
 
 

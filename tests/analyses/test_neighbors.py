@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
 from featkit.analyses.base import Result, check_requirements
+from featkit.analyses.best_layer import AveragedTable
 from featkit.analyses.neighbors import KNN, KNNConfig
 from featkit.errors import UsageError
 from featkit.ops.knn_classifier import KNNClassifier
@@ -256,22 +257,90 @@ def test_the_best_layer_is_chosen_without_the_images_that_judge_it(tmp_path: Pat
 
 def test_taps_that_cannot_be_chosen_among(tmp_path: Path) -> None:
     train, test = layered(tmp_path / "train", TRAIN), layered(tmp_path / "test", TEST)
-    with pytest.raises(UsageError, match=r"one has no tap res5 .* conv1, res2, res4, or give all"):
+    with pytest.raises(UsageError, match=r"one has no tap res5 .*: did you mean res4"):
         run(train, test, taps=("res5",))
+    for taps in (("nope",), ("res2", "nope"), ("all", "nope")):
+        with pytest.raises(UsageError) as error:
+            run(train, test, taps=taps)
+        assert "one has no tap nope" in str(error.value)
+        assert "it has conv1, res2, res4; give some of these, or all" in str(error.value)
     with pytest.raises(UsageError, match="TEST has the images of TRAIN"):
         run(train, train, taps=("all",))
 
 
-def test_taps_leave_maps_aside(tmp_path: Path) -> None:
-    sides = []
-    for side, rows in (("train", TRAIN), ("test", TEST)):
-        store = tmp_path / side
-        manifest = make_samples(store, Y[rows], NAMES)
-        make_table(store, manifest, "net/avgpool.avg", X[rows])
-        make_table(store, manifest, "net/conv1.none", np.zeros((len(Y[rows]), 2, 3, 3), np.float32))
-        sides.append(open_store(store).tables())
-    for taps in (("avgpool",), ("all",)):
-        (row,) = run(*sides, taps=taps).tables["layers"]
-        assert row["features"] == "net/avgpool"
+def mapped(store: Path, rows: slice, *more: str) -> list[FeatureTable]:
+    """Maps, and tokens, whose averages are known; with some of those as tables."""
+    manifest = make_samples(store, Y[rows], NAMES)
+    rng = np.random.default_rng(5)
+    spread = rng.standard_normal((len(Y[rows]), 64, 2, 3)).astype(np.float32) * 30
+    spread -= spread.mean((2, 3), keepdims=True)
+    maps = X[rows][:, :, None, None] + spread
+    maps[4] = np.nan
+    noise = rng.standard_normal((len(Y[rows]), 8)).astype(np.float32)
+    made = {
+        "avgpool.avg": noise,
+        "conv1.none": maps,
+        "conv1.avg": maps.astype(np.float64).mean((2, 3)).astype(np.float32),
+        "block.none": np.moveaxis(maps.reshape(*maps.shape[:2], 6), 1, 2),
+    }
+    for name in ("avgpool.avg", *more):
+        make_table(store, manifest, f"net/{name}", made[name])
+    return open_store(store).tables()
+
+
+@pytest.mark.parametrize("tap", ["conv1", "block"])
+def test_maps_and_tokens_are_layers_by_their_average(tmp_path: Path, tap: str) -> None:
+    """NumPy's mean in double precision, stored as a table, is judged alike."""
+    train = mapped(tmp_path / "train", TRAIN, f"{tap}.none")
+    test = mapped(tmp_path / "test", TEST, f"{tap}.none")
+    result = run(train, test, taps=("all",), k=(1, 5))
+    layers = {row["features"]: row for row in result.tables["layers"]}
+    assert set(layers) == {"net/avgpool", f"net/{tap} (avg)"}
+    assert [row["features"] for row in result.tables["accuracy"]] == [f"net/{tap} (avg)"] * 2
+    known = [mapped(tmp_path / f"{side}2", rows, "conv1.avg") for side, rows in
+             (("train", TRAIN), ("test", TEST))]  # fmt: skip
+    wanted = run(*known, taps=("conv1",), k=(1, 5))
+    score = wanted.tables["layers"][0]["score"]
+    assert layers[f"net/{tap} (avg)"]["score"] == pytest.approx(score, abs=0.002)
+    for row, other in zip(result.tables["accuracy"], wanted.tables["accuracy"], strict=True):
+        assert row["top1"] == pytest.approx(other["top1"], abs=0.002)
+        assert row["top1"] > 0.8
+    assert result.scalars["unreadable"] == wanted.scalars["unreadable"] == 1
     with pytest.raises(UsageError, match="rows of d numbers"):
-        run(*sides, taps=("conv1",))
+        run(train, test)
+
+
+def test_a_tap_with_its_average_is_one_layer(tmp_path: Path) -> None:
+    sides = [mapped(tmp_path / side, rows, "conv1.none", "conv1.avg") for side, rows in
+             (("train", TRAIN), ("test", TEST))]  # fmt: skip
+    result = run(*sides, taps=("all",))
+    assert [row["features"] for row in result.tables["layers"]] == ["net/avgpool", "net/conv1"]
+    (row,) = run(*sides, taps=("avgpool",)).tables["layers"]
+    assert row["features"] == "net/avgpool"
+
+
+def test_an_averaged_table_gives_its_rows_in_every_way(tmp_path: Path) -> None:
+    """NumPy's mean in double precision."""
+    tables = mapped(tmp_path / "s", slice(0, 40), "conv1.none", "conv1.avg")
+    known, source = (next(t for t in tables if t.name == f"net/conv1.{p}") for p in ("avg", "none"))
+    found = AveragedTable(source)
+    assert (found.shape, found.dtype, found.tap) == (known.shape, np.float32, "conv1 (avg)")
+    assert (found.name, source.tap, source.shape) == ("net/conv1.none", "conv1", (40, 64, 2, 3))
+    for rows in (found.numpy(), found.torch().numpy(), np.asarray(found)):
+        np.testing.assert_allclose(rows, known.numpy(), atol=2e-5)
+    np.testing.assert_allclose(
+        np.concatenate([rows for _, rows in found.blocks()]), known.numpy(), atol=2e-5
+    )
+
+
+def test_sides_without_a_common_class_are_refused(tmp_path: Path) -> None:
+    """The names may be there: what counts is that images have them."""
+    low, high = (np.flatnonzero(side) for side in (Y[TRAIN] < 6, Y[TEST] >= 6))
+    train = table(tmp_path / "train", X[TRAIN][low], Y[TRAIN][low])
+    test = table(tmp_path / "test", X[TEST][high], Y[TEST][high])
+    wanted = "TRAIN has classes 0, 1, 2, 3, 4, … and TEST 6, 7, 8, 9, and none is in both: give"
+    with pytest.raises(UsageError, match=wanted):
+        run([train], [test])
+    renamed = table(tmp_path / "renamed", X[TEST], Y[TEST], [f"n{name}" for name in NAMES])
+    with pytest.raises(UsageError, match="and TEST n0, n1, n2, n3, n4, …, and none is in both"):
+        run([train], [renamed])

@@ -581,3 +581,16 @@ def test_the_best_layer_is_chosen_on_train(tmp_path: Path) -> None:
     assert result.scalars["top1"] == next(r["top1"] for r in every if r["features"] == "net/res2")
     two = Probe(ProbeConfig("unregularised", taps=("conv1", "res4"))).run(inputs)
     assert [row["features"] for row in two.tables["accuracy"]] == ["net/res4"]
+
+
+def test_sides_without_a_common_class_are_refused(tmp_path: Path) -> None:
+    """The names may be there: what counts is that images have them."""
+    low, high = (np.flatnonzero(side) for side in (Y[TRAIN] < 6, Y[TEST] >= 6))
+    train = table(tmp_path / "train", X[TRAIN][low], Y[TRAIN][low])
+    test = table(tmp_path / "test", X[TEST][high], Y[TEST][high])
+    wanted = "TRAIN has classes 0, 1, 2, 3, 4, … and TEST 6, 7, 8, 9, and none is in both: give"
+    with pytest.raises(UsageError, match=wanted):
+        run(train, test)
+    renamed = table(tmp_path / "renamed", X[TEST], Y[TEST], [f"n{name}" for name in NAMES])
+    with pytest.raises(UsageError, match="and TEST n0, n1, n2, n3, n4, …, and none is in both"):
+        run(train, renamed)

@@ -59,7 +59,8 @@ def test_from_two_stores_to_a_picture(sides: tuple[Path, Path], run: Run, tmp_pa
         [f"{name}/fc", "3", shots, "15", "600"] for name in ("blunt", "sharp") for shots in "15"
     ]
     assert [line.split()[-1] == "-" for line in lines[1:5]] == [False, False, True, True]
-    assert "best sharp/fc/s5, classes 3, support images 90, query images 60" in lines[6]
+    assert lines[6].startswith("test best sharp/fc/s5, test best accuracy 1.000, ")
+    assert "classes 3, support images 90, query images 60" in lines[6]
     assert {path.name for path in folder.iterdir()} == {
         "result.json", "accuracy.csv", "arrays.h5", "accuracy.png",
     }  # fmt: skip
@@ -116,3 +117,17 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert err.count("\n") == 1
     assert out == ""
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_of_one_run(sides: tuple[Path, Path], run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "answer"
+    run("probe", *sides, "-o", folder)
+    assert {"path.csv", "path.png"} < {path.name for path in folder.iterdir()}
+    status, _, err = run("probe", *sides, "--protocol", "unregularised", "-o", folder)
+    assert status == 0, err
+    left = {path.name for path in folder.iterdir()}
+    assert not {"path.csv", "path.png"} & left
+    status, out, err = run("fewshot", *sides, "--ways", 3, "-o", folder)
+    assert (status, out) == (2, "")
+    assert err.endswith(f"{folder} holds a result of probe: give another folder\n")
+    assert {path.name for path in folder.iterdir()} == left

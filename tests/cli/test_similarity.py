@@ -185,7 +185,7 @@ def test_help_shows_the_command_and_its_protocol(run: Run) -> None:
         (["s", "--seed", "-1"], "seed is -1: give a whole number, at least 0"),
         (["s", "--estimator", "fair"], "'fair' is not one of 'debiased', 'biased'"),
         (["flat"], "same/fc are the same in all 120 rows: leave them out"),
-        (["maps"], "needs rows of d numbers, and these are (2, 3, 3)"),
+        (["maps:planes/fc", "maps:one"], "needs rows of d numbers, and these are (2, 3, 3)"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
