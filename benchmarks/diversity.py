@@ -24,7 +24,7 @@ def most_diverse(name: str, rows: list[Row]) -> list[Row]:
         groups.setdefault((row["over"], row["pooling"], row["power"]), []).append(row)
     claims = []
     for (over, pooling, power), members in groups.items():
-        counts = Counter(row["layer"] for row in members)
+        counts = Counter(row["layer"] if row["apart"] else "not told apart" for row in members)
         ahead = min(row["spreads_apart"] for row in members)
         claims.append(
             {

@@ -93,7 +93,10 @@ def ensembles() -> str:
 
 
 def most_diverse() -> str:
-    """Return which layer of each family is the most diverse, and its pictures."""
+    """Return which layer of each family is the most diverse, and its pictures.
+
+    Two layers within two standard deviations of their difference are not told apart.
+    """
     result = json.loads((RESULTS / "diversity.json").read_text())
     families = ("CIFAR ResNets", "EfficientNet-Lites")
     lines = [
@@ -105,7 +108,7 @@ def most_diverse() -> str:
         cells = []
         for family in families:
             rows = [
-                row["layer"]
+                row["layer"] if row["spreads_apart"] >= 2 else "not told apart"
                 for row in result[family]["most_diverse"]
                 if (row["over"], row["pooling"], row["power"]) == (over, pooling, power)
             ]

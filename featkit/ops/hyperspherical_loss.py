@@ -9,7 +9,9 @@ from featkit.errors import UsageError
 from featkit.ops.hyperspherical_energy import Kernel, Space, check_potential, potential
 
 SHORT = 1e-12  # rows up to this length have no direction
-FLOOR = 8.0  # roundings of 1: squared distances up to this, and as near to 4, stand still
+FLOOR = 4.0  # roundings of ‖a‖² + ‖b‖²: squared distances up to this, and as near to 4, stand still
+UNIT = 8.0  # roundings of 1, the length of rows: distances up to this stand still
+HELD = 1e-12  # share of the largest number that the slope of one pair may reach
 
 
 class HypersphericalLoss(nn.Module):
@@ -19,9 +21,13 @@ class HypersphericalLoss(nn.Module):
     loss it keeps the units of a layer, or the features of a batch, from becoming alike.
 
     It equals the mean of :func:`featkit.ops.hyperspherical_energy.hyperspherical_energy` unless
-    pairs coincide: a pair closer than 1e-3 (float32; 4e-8 in float64) has the energy of that
-    distance and no gradient, since equal rows have no direction in which to part. Rows of zeros
-    count for nothing and have no gradient.
+    pairs coincide: a pair at the rounding of its distance has the energy of that rounding and no
+    gradient, since equal rows have no direction in which to part. For a = v̂_i - μ, b = v̂_j - μ, μ
+    the mean direction, ε the machine epsilon, squared distances round at 4·ε·(‖a‖² + ‖b‖²), and
+    distances at 8·ε: among directions all over the sphere a pair stands still below 1e-3 (float32;
+    4e-8 in float64), but where all collapse into one they part from 1e-6 on (2e-15). Large powers
+    stand still earlier, where the gradient would be no number. Rows of zeros count for nothing and
+    have no gradient.
 
     Args:
         power: s, 0 or more.
@@ -75,8 +81,7 @@ class HypersphericalLoss(nn.Module):
             own = potential(squares.new_tensor(4.0), self.power, "full", self.kernel)
             return (2 * total + 2 * n * own) / (2 * n * (2 * n - 1)).clamp(min=1)
 
-    @staticmethod
-    def _squares(rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _squares(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return squared distances, (n, n), and which are between rows that are not zero."""
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
@@ -84,8 +89,15 @@ class HypersphericalLoss(nn.Module):
         unit = rows / lengths.where(has_length, 1)
         points = unit - unit.detach().mean(0)  # distances stay and keep their digits
         lengths = points.square().sum(1)
-        squares = lengths[:, None] + lengths - 2 * points @ points.T
+        both = lengths[:, None] + lengths
+        squares = both - 2 * points @ points.T
         counts = has_length & has_length.T
         is_other = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        floor = FLOOR * torch.finfo(rows.dtype).eps
+        floor = (FLOOR * torch.finfo(rows.dtype).eps * both.detach()).clamp(self._least(rows.dtype))
         return squares.where(counts & is_other, 2).clamp(floor, 4 - floor), counts
+
+    def _least(self, dtype: torch.dtype) -> float:
+        """Return the squared distance that unit rows hold, and whose potential has a slope."""
+        held = torch.finfo(dtype)
+        steep = (self.power / HELD / held.max) ** (1 / (self.power / 2 + 1))
+        return max((UNIT * held.eps) ** 2, float(steep))

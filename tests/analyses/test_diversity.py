@@ -84,6 +84,7 @@ def test_energies_are_scipys_for_every_kind_of_point(store: Store) -> None:
             assert row["energy"] == pytest.approx(total, rel=1e-6)
             assert row["mean_energy"] == pytest.approx(mean, rel=1e-6)
             assert row["diversity"] == -row["energy"]
+            assert row["mean_diversity"] == -row["mean_energy"]
             assert (row["n"], row["d"]) == x.shape
             assert (row["space"], row["kernel"], row["tap"]) == ("full", "euclidean", "conv1")
             assert row["spread"] is None  # one draw, of all images
@@ -93,7 +94,8 @@ def test_energies_are_scipys_for_every_kind_of_point(store: Store) -> None:
         result, backbone="small", layer="conv1", over="samples", pooling="avg", power=1.0
     )
     assert row["correlation"] == pytest.approx(wanted, rel=1e-5)
-    assert result.scalars == {"backbones": 2, "layers": 6, "samples": N, "repeats": 1}
+    counts = {"backbones": 2, "layers": 6, "samples": N, "repeats": 1, "unreadable": 0}
+    assert result.scalars == counts
 
 
 def test_tokens_are_units_at_every_position(tmp_path: Path) -> None:
@@ -124,7 +126,8 @@ def test_repeats_draw_other_images_and_every_layer_the_same(store: Store) -> Non
     rng = np.random.default_rng(0)
     means = [energy(flat[rng.permutation(N)[:20]], 1)[1] for _ in range(6)]
     assert row["mean_energy"] == pytest.approx(np.mean(means), rel=1e-6)
-    assert row["spread"] == pytest.approx(np.std(means, ddof=1), rel=1e-4)
+    assert row["spread"] == pytest.approx(np.std(means, ddof=1) / np.sqrt(100 / 120), rel=1e-4)
+    assert row["share"] == pytest.approx(20 / 120)
     assert row["repeats"] == 6
     again, other = measure(store.tables(), **asked), measure(store.tables(), **asked, seed=1)
     assert again.tables == result.tables
@@ -157,30 +160,34 @@ def test_layers_are_told_apart_by_their_difference_on_the_same_images(tmp_path: 
             found = result.arrays[repeats_name(row)]
             np.testing.assert_allclose(found, means[row["tap"]], rtol=1e-6)
             assert row["mean_energy"] == pytest.approx(found.mean())
-            assert row["spread"] == pytest.approx(found.std(ddof=1))
+            assert row["spread"] == pytest.approx(found.std(ddof=1) / np.sqrt(90 / 120))
         (most,) = rows_of(result, "most_diverse", power=power)
         assert (most["layer"], most["next"]) == ("res2", "conv1")
         apart = means["conv1"] - means["res2"]
-        paired = apart.mean() / apart.std(ddof=1)
+        paired = apart.mean() / apart.std(ddof=1) * np.sqrt(90 / 120)
         alone = apart.mean() / np.hypot(*(x.std(ddof=1) for x in means.values()))
         assert most["spreads_apart"] == pytest.approx(paired, rel=1e-3)
-        assert alone < 1 < 3 < paired
+        assert alone < 1 < 2 < paired
 
 
 @pytest.mark.parametrize(
-    ("following", "apart"),
+    ("following", "apart", "told"),
     [
-        ([2.0, 1.0, 4.0], (4 / 3) / np.std([1.0, -1.0, 4.0], ddof=1)),  # against each other
-        ([2.0, 3.0, 1.0], None),  # always the same
+        ([2.0, 1.0, 4.0], (4 / 3) / np.std([1.0, -1.0, 4.0], ddof=1), False),  # against each other
+        ([3.0, 4.0, 1.0], (5 / 3) / np.sqrt(7 / 3 - 2), True),  # 2, 2, 1
+        ([2.0, 3.0, 1.0], None, None),  # always the same
     ],
 )
-def test_spreads_apart_are_of_differences(following: list[float], apart: float | None) -> None:
+def test_spreads_apart_are_of_differences(
+    following: list[float], apart: float | None, told: bool | None
+) -> None:
     energies = {"a": [1.0, 2.0, 0.0], "b": following}
     result = Result("diversity", {})
     for layer, means in energies.items():
         row = {
             "backbone": "net", "tap": layer, "layer": layer, "pooling": "avg", "over": "samples",
             "power": 1.0, "mean_energy": np.mean(means), "spread": np.std(means, ddof=1),
+            "share": 0.0,
         }  # fmt: skip
         result.tables.setdefault("energy", []).append(row)
         result.arrays[repeats_name(row)] = np.array(means)
@@ -188,6 +195,7 @@ def test_spreads_apart_are_of_differences(following: list[float], apart: float |
     (most,) = result.tables["most_diverse"]
     assert most["next_mean_energy"] > most["mean_energy"]
     assert most["spreads_apart"] == (None if apart is None else pytest.approx(apart))
+    assert most["apart"] is told
 
 
 def test_one_draw_has_no_repeats(store: Store) -> None:
@@ -302,7 +310,7 @@ def figures_of(*models: Model) -> tuple[dict[str, Figure], dict[str, set[str]]]:
     result.tables["energy"] = [
         {
             "backbone": name, "tap": layer, "layer": layer, "pooling": "none", "over": "samples",
-            "power": 1.0, "mean_energy": float(n), "spread": 0.1,
+            "power": 1.0, "mean_energy": float(n), "spread": 0.1, "share": 0.5,
         }
         for n, name in enumerate(family) for layer in ("conv1", "head")
     ]  # fmt: skip
@@ -428,7 +436,9 @@ def test_labels_missing_and_layers_without_an_energy_are_said(tmp_path: Path) ->
     make_table(path, manifest, "still/avgpool.avg", np.ones((N, 4), np.float32))
     result = Diversity(DiversityConfig()).run({"store": open_store(path).tables()})
     assert any("still: no error, since the images of" in x for x in result.notes)
-    assert any("still/avgpool, samples: all" in note for note in result.notes)
+    for noun, count in {"samples": N, "units": 4}.items():
+        said = f"still/avgpool.avg, {noun}: all {count} {noun} point the same way"
+        assert any(note.startswith(said) for note in result.notes)
     assert result.tables["energy"] == []
     assert draw_figures(result, tmp_path) == []
 

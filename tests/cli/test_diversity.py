@@ -37,11 +37,13 @@ def test_from_two_models_to_their_energies(run: Run, tmp_path: Path) -> None:
     energies, most, end = out.split("\n\n")
     header = energies.splitlines()[0].split()
     assert header[:4] == ["backbone", "tap", "pooling", "over"]
-    assert {"mean_energy", "spread", "diversity", "error"} <= set(header)
+    assert {"mean_energy", "spread", "mean_diversity", "error"} <= set(header)
+    assert "diversity" not in header
     assert most.splitlines()[0].split()[:5] == ["over", "pooling", "power", "backbone", "layer"]
     assert end.startswith("backbones 2, layers 4, samples 40, repeats 3")
     content = json.loads((folder / "result.json").read_text())
     rows = content["tables"]["energy"]
+    assert all(row["diversity"] == -row["energy"] for row in rows)
     assert len(rows) == 2 * 3 * 2 * 2  # models; conv1 twice and avgpool; kinds of point; powers
     by_model = {
         name: [r["mean_energy"] for r in rows if r["backbone"] == name and r["over"] == "samples"]

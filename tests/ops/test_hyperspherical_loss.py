@@ -92,12 +92,20 @@ def test_equal_opposite_and_zero_rows_have_finite_gradients(power, space, kernel
 
 
 def test_a_pair_that_coincides_stands_still_at_the_floor():
-    for dtype, floor in ((torch.float32, 8 * 2.0**-23), (torch.float64, 8 * 2.0**-52)):
+    for dtype, rounding in ((torch.float32, 2.0**-23), (torch.float64, 2.0**-52)):
+        floor = 8 * rounding
         x = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=dtype, requires_grad=True)
         value = HypersphericalLoss(2)(x)
         value.backward()
-        assert value.item() == pytest.approx(1 / floor)
+        assert value.item() == pytest.approx(
+            1 / floor**2
+        )  # nothing but the two: as near as it gets
         assert not x.grad.any()
+        apart = torch.tensor([[0.0, 1.0]] * 2 + [[0.0, -2.0]] * 2, dtype=dtype, requires_grad=True)
+        value = HypersphericalLoss(2)(apart)  # 4 of 12 pairs coincide, far from the mean
+        assert value.item() == pytest.approx((4 / floor + 8 / 4) / 12)
+        value.backward()
+        assert not apart.grad.any()
         lines = torch.tensor([[1.0, 2.0], [-2.0, -4.0]], dtype=dtype, requires_grad=True)
         value = HypersphericalLoss(2, "half")(lines)  # 4 of 12 pairs coincide
         assert value.item() == pytest.approx((4 / floor + 8 / 4) / 12)
@@ -115,6 +123,40 @@ def test_rows_of_a_narrow_cone_keep_their_gradient_in_float32(kernel):
         HypersphericalLoss(1, "full", kernel)(y).backward()
         gradients.append(y.grad.double())
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-3 * gradients[1].abs().max().item())
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+@pytest.mark.parametrize("kernel", ["euclidean", "angular"])
+@pytest.mark.parametrize("width", [3e-4, 3e-5, 1e-5])
+def test_collapsed_rows_have_the_energy_and_the_gradient_of_float64(power, kernel, width):
+    x = 1 + width * torch.randn(64, 512, generator=torch.Generator().manual_seed(0))
+    values, gradients = [], []
+    for dtype in (torch.float32, torch.float64):
+        y = x.clone().to(dtype).requires_grad_()
+        value = HypersphericalLoss(power, "full", kernel)(y)
+        value.backward()
+        values.append(value.item())
+        gradients.append(y.grad.double().flatten())
+    wanted = energy_of(x.double().numpy(), power, "full", "euclidean")  # angles are distances here
+    assert values == pytest.approx([wanted, wanted], rel=1e-3)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
+    assert gradients[0].norm() == pytest.approx(gradients[1].norm().item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("space", ["full", "half"])
+@pytest.mark.parametrize("kernel", ["euclidean", "angular"])
+@pytest.mark.parametrize("power", [6, 30, 1000])
+def test_large_powers_have_finite_gradients(power, kernel, space):
+    x = rows(20, 4, torch.float32)
+    x[1] = x[0]
+    x[2] = x[0] + 1e-5
+    x[3] = -x[0]
+    for part in (x, x[:3], x[:2]):
+        y = part.clone().requires_grad_()
+        value = HypersphericalLoss(power, space, kernel)(y)
+        value.backward()
+        assert value.isfinite()
+        assert y.grad.isfinite().all()
 
 
 def test_zeros_and_lonely_rows_have_no_energy():

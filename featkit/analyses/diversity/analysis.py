@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -12,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.analyses.base import Input, Result, check_requirements, describe_run
-from featkit.analyses.diversity.comparison import compare_models, repeats_name
+from featkit.analyses.diversity.comparison import compare_models, corrected_spread, repeats_name
 from featkit.analyses.diversity.config import DiversityConfig
 from featkit.analyses.diversity.family import describe_model, merge, read_family
 from featkit.analyses.diversity.layers import Layer, as_points, choose_layers
-from featkit.analyses.diversity.probe_error import probe_errors
-from featkit.analyses.diversity.weights import layer_weights
+from featkit.analyses.diversity.probe_error import check_train, probe_errors
+from featkit.analyses.diversity.weights import Weights, read_weights
 from featkit.errors import UsageError
 from featkit.ops.hyperspherical_energy import Energy, measure_energies
 from featkit.ops.neighbors import Integers
@@ -31,11 +33,29 @@ Measured: TypeAlias = tuple[tuple[int, ...], tuple[Energy, ...] | str]
 SHOWN = {
     "energy": (
         "backbone", "tap", "pooling", "over", "power", "n", "d", "mean_energy", "spread",
-        "diversity", "error", "correlation", "evenness",
+        "mean_diversity", "error", "correlation", "evenness",
     ),
     "most_diverse": (),
     "correlations": (),
 }  # fmt: skip
+
+POINTS = {"samples": "samples", "units": "units", "weights": "filters"}
+"""What notes call the points."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The images of a store that are measured.
+
+    Attributes:
+        repeats: Rows of each repeat.
+        share: Of the readable images, in each.
+        unreadable: Images that some layer lacks.
+    """
+
+    repeats: list[Integers]
+    share: float
+    unreadable: int
 
 
 class Diversity:
@@ -59,24 +79,33 @@ class Diversity:
         """Measure every layer, and compare models.
 
         Args:
-            inputs: ``store``, any tables; ``train``, those of the same names from other images.
+            inputs: ``store``, any tables, of which one given twice is measured once; ``train``,
+                those of the same names from other images.
 
         Returns:
             Tables ``energy`` (a row for each layer, pooling, kind of point and power: the mean over
-            the repeats of E and of E a pair, diversity = -E, spread = the standard deviation of the
-            mean energy over the repeats; correlation and evenness of the layer's units; the
-            backbone's error), ``family`` (a row a backbone), and those of
+            the repeats of E and of E a pair, diversity and mean_diversity = minus those, spread as
+            in :func:`featkit.analyses.diversity.comparison.corrected_spread`, share = of the
+            readable images in each repeat; correlation and evenness of the layer's units;
+            the backbone's error), ``family`` (a row a backbone), and those of
             :func:`featkit.analyses.diversity.comparison.compare_models`; where images are drawn
             several times, an array for each row, called as in
             :func:`featkit.analyses.diversity.comparison.repeats_name`: its mean energy in each
             repeat. A repeat is the same images for every layer of a store, so that the energies of
-            two layers can be subtracted.
+            two layers can be subtracted. A layer whose energy no float holds has no row, but a
+            note. Scalar ``unreadable``: images that some layer lacks, and none is measured on.
 
         Raises:
-            UsageError: A layer is not there, or a model cannot be described as asked.
+            UsageError: A layer is not there, a model cannot be described as asked, no weights can
+                be had where nothing else is asked for, or ``train`` does not fit; before any layer
+                is measured.
         """
         check_requirements(self.requires, inputs)
-        tables = inputs["store"]
+        inputs = {
+            name: list({table.path.resolve(): table for table in given}.values())
+            for name, given in inputs.items()
+        }
+        tables, train = inputs["store"], inputs.get("train", ())
         given = read_family(self.config.family) if self.config.family else {}
         layers, notes = choose_layers(tables, self.config.taps)
         backbones = {layer.table.backbone: layer.table for layer in layers}
@@ -89,28 +118,35 @@ class Diversity:
         config, provenance = describe_run(self.config, inputs, ("torch", "numpy", "scipy"))
         provenance["seed"] = self.config.seed
         result = Result("diversity", config, provenance=provenance, notes=notes, shown=SHOWN)
-        draws = self._draws(layers)
-        rows = (self._rows(layer, draws[_store(layer.table)], result) for layer in layers)
-        result.tables["energy"] = [*chain.from_iterable(rows), *self._weights(layers, result)]
         family = {
             name: merge(describe_model(table), given.get(name)) for name, table in backbones.items()
         }
+        asked = [name for name, model in family.items() if model.error is None]
         if self.config.probe:
-            asked = [name for name, model in family.items() if model.error is None]
-            found = probe_errors(asked, tables, inputs.get("train", ()), result.notes)
-            family |= {name: merge(family[name], model) for name, model in found.items()}
+            check_train(asked, tables, train)
+        draws = self._draws(layers)
+        weights = self._weights(layers, result)
+        rows = (self._rows(layer, draws[_store(layer.table)], result) for layer in layers)
+        result.tables["energy"] = [
+            *chain.from_iterable(rows),
+            *chain.from_iterable(self._weight_rows(found, result) for found in weights),
+        ]
+        if self.config.probe:
+            errors = probe_errors(asked, tables, train, result.notes)
+            family |= {name: merge(family[name], model) for name, model in errors.items()}
         result.scalars = {
             "backbones": len(backbones),
             "layers": len({(layer.table.backbone, layer.name) for layer in layers}),
-            "samples": min(len(rows[0]) for rows in draws.values()),
-            "repeats": max(map(len, draws.values())),
+            "samples": min(len(own.repeats[0]) for own in draws.values()),
+            "repeats": max(len(own.repeats) for own in draws.values()),
+            "unreadable": sum(own.unreadable for own in draws.values()),
         }
         for row in result.tables["energy"]:
             row["error"] = family[row["backbone"]].error
         compare_models(result, family, {_name(layer) for layer in layers if layer.is_end})
         return result
 
-    def _draws(self, layers: Sequence[Layer]) -> dict[Path, list[Integers]]:
+    def _draws(self, layers: Sequence[Layer]) -> dict[Path, Draws]:
         """Draw the images of each repeat, for each store, among those that every layer has."""
         readable: dict[Path, NDArray[np.bool_]] = {}
         for layer in layers:
@@ -123,19 +159,21 @@ class Diversity:
                 raise UsageError(f"{store}: {len(rows)} readable image(s), and two are needed")
             rng = np.random.default_rng(self.config.seed)
             few = len(rows) <= self.config.samples
-            draws[store] = [
+            repeats = [
                 rows if few else np.sort(rng.permutation(rows)[: self.config.samples])
                 for _ in range(1 if few else self.config.repeats)
             ]
+            share = len(repeats[0]) / len(rows)
+            draws[store] = Draws(repeats, share, len(valid) - len(rows))
         return draws
 
-    def _rows(self, layer: Layer, draws: Sequence[Integers], result: Result) -> Iterator[Row]:
+    def _rows(self, layer: Layer, draws: Draws, result: Result) -> Iterator[Row]:
         """Yield the rows of one layer; its activations are read once."""
         if set(self.config.over) == {"weights"}:
             return
         measured: dict[tuple[str, str], list[Measured]] = {}
         alike: dict[str, list[UnitCorrelation]] = {}
-        for rows in draws:
+        for rows in draws.repeats:
             features = layer.table.numpy()[rows]
             for pooling in layer.poolings:
                 samples, units = as_points(features, pooling)
@@ -145,24 +183,29 @@ class Diversity:
                         measured.setdefault((pooling, over), []).append(self._measure(points))
         about = {"backbone": layer.table.backbone, "tap": layer.table.tap, "layer": layer.name}
         for (pooling, over), repeats in measured.items():
-            own = {**about, "pooling": pooling, "over": over}
+            own = {**about, "pooling": pooling, "over": over, "share": draws.share}
             yield from self._summary(own, repeats, result, alike[pooling])
 
-    def _weights(self, layers: Sequence[Layer], result: Result) -> Iterator[Row]:
-        """Yield the rows of weights, once for each module."""
-        seen = set()
-        for layer in layers if "weights" in self.config.over else ():
-            about = {"backbone": layer.table.backbone, "layer": layer.name}
-            found = dict(layer_weights(layer.table))
-            if not found:
-                backbone, tap = layer.table.backbone, layer.table.tap
-                result.notes.append(f"{backbone}/{tap} has no weights of its own")
-            for name, weights in found.items():
-                if (layer.table.backbone, name) in seen:
-                    continue
-                seen.add((layer.table.backbone, name))
-                own = {**about, "tap": name, "pooling": "none", "over": "weights"}
-                yield from self._summary(own, [self._measure(weights)], result)
+    def _weights(self, layers: Sequence[Layer], result: Result) -> list[Weights]:
+        """Read the weights that are asked for; say which cannot be had.
+
+        Raises:
+            UsageError: Nothing else is asked for, and there are none.
+        """
+        if "weights" not in self.config.over:
+            return []
+        weights, lacking = read_weights(layers)
+        if not weights and set(self.config.over) == {"weights"}:
+            raise UsageError(f"over weights: {lacking[0]}")
+        result.notes += lacking
+        return weights
+
+    def _weight_rows(self, weights: Weights, result: Result) -> Iterator[Row]:
+        """Yield the rows of a module's weights."""
+        table, layer = weights.layer.table, weights.layer.name
+        about = {"backbone": table.backbone, "layer": layer, "tap": weights.module}
+        own = {**about, "pooling": "none", "over": "weights", "share": None}
+        yield from self._summary(own, [self._measure(weights.rows)], result)
 
     def _measure(self, points: NDArray[Any]) -> Measured:
         config = self.config
@@ -180,17 +223,29 @@ class Diversity:
         alike: Sequence[UnitCorrelation] = (),
     ) -> Iterator[Row]:
         """Yield a row for each power, of all repeats; where one has no energy, say why."""
+        where, noun = _where(about), POINTS[about["over"]]
         found = [energies for _, energies in measured if not isinstance(energies, str)]
         if len(found) < len(measured):
             reason = next(energies for _, energies in measured if isinstance(energies, str))
-            result.notes.append(f"{about['backbone']}/{about['tap']}, {about['over']}: {reason}")
+            said = re.sub(r"\brows\b", noun, reason)
+            result.notes.append(f"{where}: {said}")
             return
         (n, d), _ = measured[0]
+        # whatever the power, the same points and pairs are left out
+        result.notes += (f"{where}: {what}" for what in _left_out([f[0] for f in found], n, noun))
         for power, energies in zip(
             dict.fromkeys(self.config.power), zip(*found, strict=True), strict=True
         ):
-            means = [energy.mean for energy in energies]
-            total = float(np.mean([energy.total for energy in energies]))
+            means = np.array([energy.mean for energy in energies])
+            with np.errstate(over="ignore", invalid="ignore"):  # left out below
+                total, mean = float(np.mean([e.total for e in energies])), float(means.mean())
+                spread = corrected_spread(means, about["share"]) if len(means) > 1 else None
+            if not np.isfinite([total, mean, spread or 0.0]).all():
+                result.notes.append(
+                    f"{where}: left out at s = {power:g}, where its energy is more than a float "
+                    f"holds: give a smaller power"
+                )
+                continue
             row = {
                 **about,
                 "power": power,
@@ -200,21 +255,44 @@ class Diversity:
                 "d": d,
                 "repeats": len(means),
                 "energy": total,
-                "mean_energy": float(np.mean(means)),
-                "spread": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+                "mean_energy": mean,
+                "spread": spread,
                 "diversity": -total,
+                "mean_diversity": -mean,
                 "duplicates": max(energy.duplicates for energy in energies),
                 "zeros": max(energy.zeros for energy in energies),
                 "correlation": _mean([units.mean_absolute for units in alike]),
                 "evenness": _mean([units.evenness for units in alike]),
             }
             if len(means) > 1:
-                result.arrays[repeats_name(row)] = np.array(means)
+                result.arrays[repeats_name(row)] = means
             yield row
 
 
+def _where(about: Row) -> str:
+    """Return what is measured, as notes name it: ``net/conv1.avg, units``."""
+    pooling = "" if about["over"] == "weights" else f".{about['pooling']}"
+    return f"{about['backbone']}/{about['tap']}{pooling}, {about['over']}"
+
+
+def _left_out(energies: Sequence[Energy], n: int, noun: str) -> Iterator[str]:
+    """Yield what the energy of n points leaves out, in the repeat with the most of it."""
+    zeros = [energy.zeros for energy in energies]
+    if max(zeros):
+        most = "" if len(set(zeros)) == 1 else "up to "
+        yield f"{most}{max(zeros)} of {n} {noun} are zero and have no direction; left out"
+    alike = max(energies, key=lambda energy: energy.duplicates)
+    if alike.duplicates:
+        most = "" if len({energy.duplicates for energy in energies}) == 1 else "up to "
+        pairs = alike.pairs + alike.duplicates
+        yield (
+            f"{most}{alike.duplicates:,} of {pairs:,} ordered pairs of {noun} point the same way; "
+            f"left out"
+        )
+
+
 def _store(table: FeatureTable) -> Path:
-    return table.path.parent.parent
+    return table.path.resolve().parent.parent
 
 
 def _name(layer: Layer) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -22,6 +23,9 @@ _FEW = 8
 _SAME = 1e-6
 """Relative difference of energies up to which two layers are one: rounding."""
 
+_APART = 2.0
+"""Standard deviations of their difference from which two layers are told apart."""
+
 _TRAINING = ("width", "depth", "norm", "method")
 """Columns that the models of one training have in common: they differ in epochs only."""
 
@@ -37,9 +41,11 @@ def compare_models(result: Result, family: Mapping[str, Model], ends: set[tuple[
 
     Tables: ``family`` (a row a backbone), ``most_diverse`` (for each kind of point, pooling, power
     and backbone the layer of least mean energy, the next one, and ``spreads_apart``, the mean of
-    their difference over the repeats in units of its standard deviation: a repeat is the same
-    images for both, and what it does to both alike is no uncertainty of which is ahead; layers that
-    are the same, such as the average of the last map, are named together),
+    their difference over the repeats in units of its :func:`corrected_spread`: a repeat is the same
+    images for both, and what it does to both alike is no uncertainty of which is ahead; ``apart``
+    where that is 2 or more: of two layers that are not, neither is said to be the more diverse;
+    both None where there is no spread; layers that are the same, such as the average of the last
+    map, are named together),
     ``models`` (the energies with what is known of the backbone; ``mean_diversity`` is minus the
     energy of a pair; ``least_error`` marks the epoch with the least error among models that differ
     in epochs only) and, where three models or more have an error, ``correlations`` (Spearman's ρ of
@@ -53,9 +59,12 @@ def compare_models(result: Result, family: Mapping[str, Model], ends: set[tuple[
     """
     stopped = _least_errors(family)
     joined = list(_join(result.tables["energy"], family, ends, stopped))
-    models = [row for row, _ in joined]
-    repeats = [result.arrays.get(name) for _, name in joined]
-    result.tables["most_diverse"] = list(_most_diverse(models, repeats))
+    models = [model for model, _ in joined]
+    drawn = [
+        model | {"repeats": result.arrays.get(repeats_name(row)), "share": row["share"]}
+        for model, row in joined
+    ]
+    result.tables["most_diverse"] = list(_most_diverse(drawn))
     result.tables["family"] = [{"backbone": name} | m.known() for name, m in family.items()]
     result.tables["models"] = models
     correlations = list(_correlations(models))
@@ -81,6 +90,26 @@ def repeats_name(row: Row) -> str:
     return "/".join(("mean_energy", *where, f"{row['power']:g}"))
 
 
+def corrected_spread(values: NDArray[np.float64], share: float) -> float:
+    """Return the standard deviation that draws from images without end would have.
+
+    ``s / √(1 - share)``: draws without replacement from the same images have some of them in
+    common, and are the closer the more each takes. What is drawn is to first order a mean over
+    images (energies of pairs by Hoeffding's projection), and its variance has the factor 1 - share.
+
+    Args:
+        values: (r), one of each draw, two or more.
+        share: Of the images in each draw, below 1.
+
+    Source: Cochran 1977, Sampling Techniques, 3rd ed., sec. 2.6, the finite population correction.
+
+    Example:
+        >>> corrected_spread(np.array([1.0, 3.0, 5.0]), share=0.75)
+        4.0
+    """
+    return float(values.std(ddof=1)) / math.sqrt(1 - share)
+
+
 def _least_errors(family: Mapping[str, Model]) -> set[str]:
     """Return the backbone of least error in each group that differs in epochs only."""
     groups: dict[object, list[str]] = {}
@@ -98,8 +127,17 @@ def _join(
     family: Mapping[str, Model],
     ends: set[tuple[str, str]],
     stopped: set[str],
-) -> Iterator[tuple[Row, str]]:
-    """Yield the energies with their model, and the name of their repeats."""
+) -> Iterator[tuple[Row, Row]]:
+    """Yield the energies with their model, and the row that they are from.
+
+    The end of a network stands at every pooling; one that itself was pooled in several ways stands
+    at its own only, so that no layer comes twice.
+    """
+    views: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["over"] != "weights":
+            views.setdefault((row["backbone"], row["layer"]), set()).add(row["pooling"])
+    ends = {end for end in ends if len(views.get(end, ())) == 1}
     poolings = dict.fromkeys(
         row["pooling"]
         for row in rows
@@ -121,7 +159,7 @@ def _join(
                 **model,
                 "least_error": row["backbone"] in stopped,
             }
-            yield joined, repeats_name(row)
+            yield joined, row
 
 
 def _grouped(rows: Sequence[Row], *names: str) -> Iterator[tuple[Row, list[Row]]]:
@@ -133,34 +171,36 @@ def _grouped(rows: Sequence[Row], *names: str) -> Iterator[tuple[Row, list[Row]]
         yield dict(zip(names, values, strict=True)), members
 
 
-def _most_diverse(
-    models: Sequence[Row], repeats: Sequence[NDArray[np.float64] | None]
-) -> Iterator[Row]:
-    drawn = [row | {"repeats": means} for row, means in zip(models, repeats, strict=True)]
+def _most_diverse(drawn: Sequence[Row]) -> Iterator[Row]:
     for where, rows in _grouped(drawn, "over", "pooling", "power", "backbone"):
         ranked = sorted(rows, key=lambda row: row["mean_energy"])
-        least = ranked[0]["mean_energy"]
-        best = [row for row in ranked if row["mean_energy"] - least <= _SAME * abs(least)]
-        if len(best) == len(ranked):
+        best = _first(ranked)
+        following = _first(ranked[len(best) :])
+        if not following:
             continue
-        following = ranked[len(best)]
+        apart = _spreads_apart(best[0], following[0])
         yield where | {
             "layer": " = ".join(row["layer"] for row in best),
-            "mean_energy": least,
-            "next": following["layer"],
-            "next_mean_energy": following["mean_energy"],
-            "spreads_apart": _spreads_apart(best[0]["repeats"], following["repeats"]),
+            "mean_energy": best[0]["mean_energy"],
+            "next": " = ".join(row["layer"] for row in following),
+            "next_mean_energy": following[0]["mean_energy"],
+            "spreads_apart": apart,
+            "apart": None if apart is None else apart >= _APART,
         }
 
 
-def _spreads_apart(
-    least: NDArray[np.float64] | None, following: NDArray[np.float64] | None
-) -> float | None:
-    """Return the mean difference in units of its standard deviation, None where it has none."""
-    if least is None or following is None:
+def _first(ranked: Sequence[Row]) -> list[Row]:
+    """Return the first of rows in the order of their energies, and those that are the same."""
+    least = ranked[0]["mean_energy"] if ranked else 0.0
+    return [row for row in ranked if row["mean_energy"] - least <= _SAME * abs(least)]
+
+
+def _spreads_apart(best: Row, following: Row) -> float | None:
+    """Return the mean difference in units of its spread, None where it has none."""
+    if best["repeats"] is None or following["repeats"] is None:
         return None
-    differences = following - least
-    spread = float(differences.std(ddof=1))
+    differences = following["repeats"] - best["repeats"]
+    spread = corrected_spread(differences, best["share"])
     return float(differences.mean()) / spread if spread else None
 
 

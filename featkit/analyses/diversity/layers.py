@@ -135,7 +135,7 @@ def _by_backbone(tables: Sequence[FeatureTable]) -> dict[str, list[FeatureTable]
     for table in tables:
         groups.setdefault(table.backbone, []).append(table)
     for backbone, own in groups.items():
-        stores = {str(table.path.parent.parent) for table in own}
+        stores = {str(table.path.resolve().parent.parent) for table in own}
         if len(stores) > 1:
             raise UsageError(
                 f"{' and '.join(sorted(stores))} both have a backbone {backbone}: select the "

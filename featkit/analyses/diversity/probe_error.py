@@ -17,6 +17,35 @@ _HELD_OUT = 0.2
 """Share of the images that are asked where no others are given to learn from."""
 
 
+def check_train(
+    backbones: Sequence[str], tables: Sequence[FeatureTable], train: Sequence[FeatureTable]
+) -> None:
+    """Refuse tables that no probe can learn from, before any work.
+
+    Args:
+        backbones: That have no error yet.
+        tables: Of the images that are asked.
+        train: Of other images, or none.
+
+    Raises:
+        UsageError: ``train`` has the same images, or lacks the table of a backbone.
+    """
+    asked = {table.provenance["samples"] for table in tables}
+    if any(table.provenance["samples"] in asked for table in train):
+        raise UsageError(
+            "--train has the images of STORE, and a probe knows what it has learned: give other "
+            "images, or leave --train out"
+        )
+    names = {table.name for table in train}
+    for backbone in backbones if train else ():
+        table = last_features([table for table in tables if table.backbone == backbone])
+        if table is not None and table.name not in names:
+            raise UsageError(
+                f"--train has no table {table.name}, which {table.path.parent.parent} has: extract "
+                f"it, or leave --train out"
+            )
+
+
 def probe_errors(
     backbones: Sequence[str],
     tables: Sequence[FeatureTable],
@@ -31,17 +60,9 @@ def probe_errors(
     Args:
         backbones: That have no error yet.
         tables: Of the images that are asked.
-        train: Of other images, or none.
+        train: Of other images, seen by :func:`check_train`; or none.
         notes: Is told what could not be measured.
-
-    Raises:
-        UsageError: Tables of ``train`` are not of the same backbones.
     """
-    if train and train[0].provenance["samples"] == tables[0].provenance["samples"]:
-        raise UsageError(
-            "--train has the images of STORE, and a probe knows what it has learned: give other "
-            "images, or leave --train out"
-        )
     found: dict[str, Model] = {}
     for backbone in backbones:
         table = last_features([table for table in tables if table.backbone == backbone])
@@ -62,11 +83,6 @@ def _error(table: FeatureTable | None, train: Sequence[FeatureTable]) -> float:
     if table is None:
         raise _NoError("there is no table of its last features")
     same = [other for other in train if other.name == table.name]
-    if train and not same:
-        raise UsageError(
-            f"--train has no table {table.name}, which {table.path.parent.parent} has: extract "
-            f"it, or leave --train out"
-        )
     for side in (table, *same):
         if side.labels is None or side.labels.ndim > 1:
             how = "no labels" if side.labels is None else "several labels each"
