@@ -32,7 +32,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         penalties: λ, each 0 or more; 0 alone is the unregularised probe.
         validation: Share of the rows that is held out, in (0, 1); None for one penalty, which is
             then not judged.
-        tol: Share of its objective that a fit may be above the minimum.
+        tol: A fit ends with the step that promises less than this share of its objective.
         max_iter: Newton steps of a fit, at most.
         random_state: Seed of :func:`~featkit.ops.hold_out.hold_out`, which draws the rows that are
             held out.
@@ -66,7 +66,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         penalties: Sequence[float] = PENALTIES,
         validation: float | None = 0.2,
-        tol: float = 1e-6,
+        tol: float = 1e-5,
         max_iter: int = 100,
         random_state: int = 0,
     ) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,17 +13,19 @@ import torch
 from torch import Tensor
 
 from featkit.errors import UsageError
+from featkit.ops.logistic_blocks import Preconditioning
 from featkit.ops.logistic_curvature import Curvature
 from featkit.ops.logistic_losses import Loss, OneVersusRest, Softmax
-from featkit.ops.logistic_newton import HELD_FLOATS, Newton, Problems
-from featkit.ops.logistic_rows import Array, Rows
+from featkit.ops.logistic_newton import Newton, Problems
+from featkit.ops.logistic_rows import HELD_FLOATS, Array, Rows
 from featkit.ops.neighbors import whole_number
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
-ROUGH = 1e-3  # tolerance on the way from large penalties to small ones
-ROUGH_FORCING, FORCING = 0.3, 0.1  # share of a gradient's length that a step may leave
-STRIDE = 10.0  # from one penalty on the way to the next, at most
+ROUGH = 1e-4  # tolerance where something else is solved next: a lower λ, or all rows
+FORCING = 0.1  # share of a gradient's length that a step may leave
+STRIDE = 3.2  # from one penalty on the way to the next, at most: half a decade
+KNOWN = 5  # solutions that lead on to the next
 EASY = 1e-3  # penalty over the largest squared singular value at which Newton may start from 0
 
 
@@ -59,7 +59,7 @@ def fit_logistic(
     *,
     rows: npt.ArrayLike | None = None,
     start: tuple[Array, Array] | None = None,
-    tol: float = 1e-6,
+    tol: float = 1e-5,
     max_iter: int = 100,
 ) -> LogisticPath:
     """Fit a logistic regression for each penalty λ.
@@ -70,11 +70,11 @@ def fit_logistic(
     The losses are summed, not averaged, and biases are not penalised: λ is scikit-learn's 1 / C.
     Two classes have a row of W each, so that scikit-learn's single row has twice this λ.
 
-    Newton's method for all λ at once, whose systems are solved by conjugate gradients to a tenth.
-    A start for small λ is found along a path from large ones, and for a λ between others that are
-    solved by interpolation. A λ ends when a step promises to lower the objective by less than
-    ``tol`` of it; that step is still taken. Where rows can be told apart without error and λ = 0
-    there is no minimum: it ends as not converged when the loss is 1e-9 a row.
+    Newton's method, whose systems are solved by conjugate gradients to a tenth, along a path from
+    large λ to small ones: each starts where a polynomial in log λ through the last few leads. A λ
+    ends when a step promises to lower the objective by less than ``tol`` of it; that step is still
+    taken. Where rows can be told apart without error and λ = 0 there is no minimum: it ends as not
+    converged when the loss is 1e-9 a row.
 
     Args:
         features: (n, d), any real dtype, finite, as they are: not normalised. float64 is computed
@@ -95,17 +95,19 @@ def fit_logistic(
         UsageError: Shapes, values or parameters cannot be used.
 
     Cost: Setting up takes 4·m·d² operations and an eigendecomposition of d³ (or m), and each λ
-    some 50 products of 4·m·d·c operations, for which the rows are held turned into their
-    eigenbasis, 2·m·d bytes where the processor multiplies bfloat16 and 4·m·d elsewhere, at most
-    1 (2) GiB: of more rows, a random part gives the second derivatives. As much again at most for
-    derivatives by the logits, 4·m·q·c. All rows are read some five times a λ on the way, and then
-    five to ten times for all λ together. Solutions take 8·q·c·d bytes, and some ten times that of
-    the λ at work.
+    some 5 to 50 products of 4·m·d·c operations; where these get many, c blocks are inverted, in
+    some c·(16 + 2)·d³. Rows are held twice where they are 1 GiB at most (float64: 2), about their
+    mean, 4·m·d bytes, and in their eigenbasis, half as much where the processor multiplies
+    bfloat16, and of these once more the ones that bend most; of more rows a random part gives the
+    second derivatives, and all are read some five times, by all λ at once. As much again at most
+    for derivatives by the logits, 4·m·q·c, and for blocks, 4·c·d². Solutions take 8·q·c·d bytes,
+    and some ten times that of the λ at work.
 
     Source: the objective and λ as in Ericsson et al. 2021, arXiv:2011.13377, and scikit-learn.
     Truncated Newton steps: Lin, Weng, Keerthi 2008, JMLR 9:627. The preconditioner is a Kronecker
-    product as in Martens & Grosse 2015, arXiv:1503.05671; second derivatives of a part of the rows:
-    Byrd et al. 2011, SIAM J. Optim. 21:977.
+    product as in Martens & Grosse 2015, arXiv:1503.05671, or has a block for each class, as the
+    partial Newton steps of Friedman, Hastie & Tibshirani 2010, J. Stat. Softw. 33:1; second
+    derivatives of a part of the rows: Byrd et al. 2011, SIAM J. Optim. 21:977.
 
     Example:
         >>> x, y = np.array([[-1.0], [1.0], [2.0], [4.0]]), np.array([0, 1, 0, 1])
@@ -126,7 +128,7 @@ def fit_logistic(
         return way.path(solved)
     values = sorted(set(asked), reverse=True)
     found = way.along(values)
-    return way.path([found[values.index(value)] for value in asked])
+    return way.path([found[value] for value in asked])
 
 
 class _Way:
@@ -144,24 +146,44 @@ class _Way:
         most = max(1, HELD_FLOATS // self.shape[2])
         if len(rows) > max(most, self.shape[2]):
             kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
+        if len(rows) <= most:
+            rows.hold()
         sample = rows if len(kept) == len(rows) else rows.sample(kept)
         self.curvature = Curvature(sample, loss)
-        self.rough = Newton(sample, self.curvature, np.arange(len(kept)))
-        self.exact = Newton(rows, self.curvature, kept)
+        preconditioning = Preconditioning(self.curvature, k * c)
+        self.exact = Newton(rows, self.curvature, preconditioning, kept)
+        self.held = self.exact
+        if sample is not rows:
+            self.held = Newton(sample, self.curvature, preconditioning, np.arange(len(kept)))
 
-    def along(self, penalties: list[float]) -> dict[int, Problems]:
-        """Solve for descending penalties: some along a path, the others between them."""
-        found: dict[int, Problems] = {}
-        starts = self._descended(penalties)
-        while starts:
-            solved = self.finish(torch.stack([*starts.values()]), [penalties[i] for i in starts])
-            found |= dict(zip(starts, solved, strict=True))
-            starts = _between(penalties, found)
-        return found
+    def along(self, penalties: list[float]) -> dict[float, Problems]:
+        """Solve for descending penalties, each from where those before it lead.
+
+        Of rows that are not all held, those that are come first; all λ then go through all rows
+        together, in as few passes as the slowest takes.
+        """
+        whole = self.held is self.exact
+        found: dict[float, Problems] = {}
+        passed: list[tuple[float, Tensor]] = []
+        easy = EASY * max(self.curvature.spread[:-1].tolist(), default=0.0)
+        for stop in _stops(penalties, easy):
+            (solved,) = self._solve(
+                self.held,
+                self._start(passed, stop)[None],
+                [stop],
+                tol=self.tol if whole and stop in penalties else ROUGH,
+                min_iter=1,  # small weights may not lower the objective much, and yet tell classes
+            )
+            found[stop] = solved
+            passed = [*passed, (stop, solved.coefficients)][-KNOWN:]
+        if whole:
+            return found
+        starts = torch.stack([found[value].coefficients for value in penalties])
+        return dict(zip(penalties, self.finish(starts, penalties), strict=True))
 
     def finish(self, start: Tensor, penalties: Sequence[float]) -> list[Problems]:
         """Solve for some penalties from (q, k, c, d + 1), over all rows."""
-        return self._solve(self.exact, start, penalties, tol=self.tol, forcing=FORCING)
+        return self._solve(self.exact, start, penalties, tol=self.tol)
 
     def entering(self, start: tuple[Array, Array], q: int) -> Tensor:
         """Return coefficients (q, k, c, d + 1) from weights and biases."""
@@ -175,9 +197,9 @@ class _Way:
         if not (np.isfinite(weights).all() and np.isfinite(biases).all()):
             raise UsageError("start holds NaN or infinity: leave it out")
         centred = biases + weights @ self.rows.mean
-        return torch.from_numpy(np.concatenate([weights, centred[..., None]], 2)).view(
-            -1, k, c, width
-        )
+        given = torch.from_numpy(np.concatenate([weights, centred[..., None]], 2))
+        entered = given.view(-1, k, c, width)
+        return entered - entered.mean(2, keepdim=True) if c > 1 else entered
 
     def path(self, solved: list[Problems]) -> LogisticPath:
         """Put together what was found for each penalty."""
@@ -205,7 +227,6 @@ class _Way:
         penalties: Sequence[float],
         *,
         tol: float,
-        forcing: float,
         min_iter: int = 0,
     ) -> list[Problems]:
         k = len(self.columns)
@@ -215,32 +236,29 @@ class _Way:
             self.columns.repeat(len(penalties)),
         )
         done = newton.minimise(
-            problems, tol=tol, forcing=forcing, min_iter=min_iter, max_iter=self.max_iter
+            problems, tol=tol, forcing=FORCING, min_iter=min_iter, max_iter=self.max_iter
         )
         return done.split(k)
 
-    def _descended(self, penalties: list[float]) -> dict[int, Tensor]:
-        """Go from a large penalty down to the least, and keep what was found where it was asked."""
-        starts: dict[int, Tensor] = {}
-        passed: list[tuple[float, Tensor]] = []
-        here = self._origin()
-        for stop in _stops(penalties, EASY * max(self.curvature.spread[:-1].tolist(), default=0.0)):
-            if len(passed) > 1 and stop:
-                (one, before), (two, last) = passed[-2:]
-                here = last + (last - before) * (math.log(stop / two) / math.log(two / one))
-            (solved,) = self._solve(
-                self.rough,
-                here[None].clone(),
-                [stop],
-                tol=ROUGH,
-                forcing=ROUGH_FORCING,
-                min_iter=1,  # small weights may not lower the objective much, and yet tell classes
-            )
-            here = solved.coefficients
-            passed.append((stop, here))
-            if stop in penalties:
-                starts[penalties.index(stop)] = here
-        return starts
+    def _start(self, passed: list[tuple[float, Tensor]], penalty: float) -> Tensor:
+        """Return where those that are passed lead: the best of the polynomials through the last.
+
+        The more stops it goes through the closer it follows, and the further it leads astray where
+        λ hardly bends anything, so that stops are not exact.
+        """
+        if not passed:
+            return self._origin()
+        if len(passed) == 1 or not penalty:
+            return passed[-1][1].clone()
+        k = len(self.columns)
+        guesses = [_guess(passed[-n:], penalty) for n in range(2, len(passed) + 1)]
+        objectives = self.held.rows.objectives(
+            self.curvature.loss,
+            torch.cat(guesses),
+            torch.full((len(guesses) * k,), penalty, dtype=torch.float64),
+            self.columns.repeat(len(guesses)),
+        )
+        return guesses[int(objectives.view(-1, k).sum(1).argmin())]
 
     def _origin(self) -> Tensor:
         """Return no weights, and the biases that are best then."""
@@ -256,34 +274,26 @@ class _Way:
 
 
 def _stops(penalties: list[float], easy: float) -> list[float]:
-    """Return penalties from an easy one down to the least of some, at most ``STRIDE`` apart."""
+    """Return descending penalties from an easy one on, with others where they are far apart."""
     positive = [penalty for penalty in penalties if penalty > 0]
     stops = [max([easy, *positive])]
-    least = positive[-1] if positive else easy / STRIDE**3
-    while stops[-1] > least:
-        lower = stops[-1] / STRIDE
-        within = [p for p in positive if lower * (1 - 1e-9) <= p < stops[-1]] or [lower]
-        stops.append(within[-1] if stops[-1] in positive else within[0])
+    for penalty in positive or [easy / STRIDE**3]:
+        ratio = penalty / stops[-1]
+        steps = math.ceil(-math.log(ratio) / math.log(STRIDE) - 1e-9)
+        stops += [stops[-1] * ratio ** (i / steps) for i in range(1, steps)] + [penalty] * (
+            ratio < 1
+        )
     return stops + [0.0] * (0 in penalties)
 
 
-def _between(penalties: list[float], found: dict[int, Problems]) -> dict[int, Tensor]:
-    """Guess coefficients midway between penalties that are solved: a cubic in log λ."""
-    known = sorted(i for i in found if penalties[i])
-    logs = {i: math.log(penalties[i]) for i in known}
-    guesses: dict[int, Tensor] = {}
-    for one, two in itertools.pairwise(known):
-        if two - one == 1:
-            continue
-        middle = (one + two) // 2
-        place, x = bisect(known, middle), math.log(penalties[middle])
-        near = known[max(0, place - 2) : place + 2]
-        guess = torch.zeros_like(found[one].coefficients)
-        for i in near:
-            share = math.prod((x - logs[j]) / (logs[i] - logs[j]) for j in near if j != i)
-            guess += share * found[i].coefficients
-        guesses[middle] = guess
-    return guesses
+def _guess(known: list[tuple[float, Tensor]], penalty: float) -> Tensor:
+    """Guess coefficients at a penalty: a polynomial in log λ through those that are known."""
+    x, logs = math.log(penalty), [math.log(value) for value, _ in known]
+    guess = torch.zeros_like(known[0][1])
+    for i, (_, coefficients) in enumerate(known):
+        others = logs[:i] + logs[i + 1 :]
+        guess += coefficients * math.prod((x - other) / (logs[i] - other) for other in others)
+    return guess
 
 
 def _checked(
@@ -323,5 +333,5 @@ def _checked_penalties(penalties: Sequence[float], tol: float) -> list[float]:
     if not numbers or not ((given >= 0) & (given < np.inf)).all():
         raise UsageError(f"penalties are {penalties}: give some numbers, each 0 or more")
     if not 0 < tol < 1:
-        raise UsageError(f"tol is {tol}: give a number between 0 and 1, such as 1e-6")
+        raise UsageError(f"tol is {tol}: give a number between 0 and 1, such as 1e-5")
     return [float(value) for value in given]

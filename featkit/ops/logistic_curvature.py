@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from featkit.ops.logistic_losses import Loss
-from featkit.ops.logistic_rows import Rows
+from featkit.ops.logistic_rows import BLOCK, Rows
 
 EXACT_FLOATS = 2**20  # rows of no more numbers are held in float32 everywhere
 RESOLVED = 1e-6  # eigenvalues over the largest that float32 tells apart
 RANK = 1e-13  # times the number of rows: eigenvalues over the largest that are rounding
+NEGLIGIBLE = 1e-3  # second derivative of a row, over the mean row's: what is less may be left out
+MANY = 0.85  # share of rows from which on they are not worth leaving out
 FLAT = {torch.float32: 1e-7, torch.float64: 1e-16}  # of second derivatives: less is rounding
 
 
@@ -67,24 +69,27 @@ class Curvature:
         loss: Of one row.
 
     Attributes:
+        held: The rows in the basis, and 1, (m, r + 1).
+        space: For as many; new memory would take longer than what is written into it.
         spread: Sum of squares along each vector of the basis, and m; float64 (r + 1).
     """
 
     def __init__(self, rows: Rows, loss: Loss) -> None:
         self.loss, self.weight, self.rows = loss, rows.weight, len(rows)
-        self._flat = FLAT[rows.dtype]
+        self.flat = FLAT[rows.dtype]
         self._basis = _eigenbasis(rows)
         small = len(rows) * rows.features.shape[1] <= EXACT_FLOATS
         self._dtype = torch.float32 if small else product_dtype()
-        self._blocks: list[tuple[slice, Tensor, Tensor]] = []
+        self.targets = rows.targets
+        self.held = torch.empty(len(rows), self._basis.shape[1] + 1, dtype=self._dtype)
+        self.space = torch.empty_like(self.held)
         self.spread = torch.zeros(self._basis.shape[1] + 1, dtype=torch.float64)
         self._squares = torch.zeros(rows.features.shape[1] + 1, dtype=torch.float64)
         for part, block in rows.blocks():
             turned = self.inside(block)
             self.spread += self.weight * turned.square().sum(0, dtype=torch.float64)
             self._squares += self.weight * block.square().sum(0, dtype=torch.float64)
-            held = turned.to(self._dtype).T.contiguous()
-            self._blocks.append((part, held, rows.targets[..., part]))
+            self.held[part] = turned
 
     def inside(self, x: Tensor) -> Tensor:
         """Turn (…, d + 1) into the basis, float32 (…, r + 1)."""
@@ -104,15 +109,17 @@ class Curvature:
         """
         c = weights.shape[1]
         moments = torch.zeros(len(problems), c, c, dtype=torch.float64)
-        for part, _, targets in self._blocks:
-            moments += self.loss.moments(weights[:, :, part].index_select(0, problems), targets)
+        for start in range(0, self.rows, BLOCK):
+            part = slice(start, start + BLOCK)
+            held = weights[:, :, part].index_select(0, problems)
+            moments += self.loss.moments(held, self.targets[..., part])
         moments /= self.rows
         values, turn = torch.linalg.eigh(moments)
         floor = values[:, min(1, c - 1), None]  # that of softmax is 0 in one direction
         scale = torch.maximum(values, floor)[:, :, None] * self.spread
         scale[..., :-1] += penalties[:, None, None]
         largest = scale[..., :-1].flatten(1).amax(1) if self._basis.shape[1] else scale[:, 0, 0]
-        scale[..., :-1].clamp_(min=self._flat * largest[:, None, None])
+        scale[..., :-1].clamp_(min=self.flat * largest[:, None, None])
         own = moments.diagonal(dim1=1, dim2=2)
         return Metric(turn.float(), scale.clamp(min=1e-30).float(), own)
 
@@ -131,28 +138,63 @@ class Curvature:
         bend[..., :-1] += penalties[:, None, None]
         return (gradient.square() / bend.clamp(min=1e-300)).amax((1, 2))
 
-    def product(
-        self, weights: Tensor, problems: Tensor, directions: Tensor, penalties: Tensor
-    ) -> Tensor:
-        """Return the Hessians of some problems times a direction each.
+
+class Hessians:
+    """Those of some problems where they are, from the rows that bend any of them.
+
+    Rows whose second derivatives are far below the mean's are left out where they are many, and
+    stand in as their share of all rows' ``S``. Only the last one made of a curvature is valid.
+
+    Args:
+        curvature: Of all rows.
+        weights: Of these problems, float32 (p, c, m).
+        penalties: λ, (p).
+
+    Attributes:
+        kept: The rows that are used, bool (m).
+    """
+
+    def __init__(self, curvature: Curvature, weights: Tensor, penalties: Tensor) -> None:
+        self.loss, self.weight, self.weights = curvature.loss, curvature.weight, weights
+        self.held, self.targets = curvature.held, curvature.targets
+        self.decay = scaled(penalties, torch.ones(1, weights.shape[1], len(curvature.spread)))
+        self.decay[..., -1] = 0
+        self.kept = torch.zeros(curvature.rows, dtype=torch.bool)
+        for i in range(len(weights)):
+            bends = self.loss.bends(weights[i : i + 1], self.targets)[0]
+            self.kept |= (bends >= NEGLIGIBLE * bends.mean(1, keepdim=True)).any(0)
+        if int(self.kept.sum()) > MANY * curvature.rows:
+            self.kept[:] = True
+            return
+        for i in range(len(weights)):
+            rest = self.loss.bends(weights[i : i + 1], self.targets)[0, :, ~self.kept].sum(1)
+            self.decay[i] += rest[:, None] * (curvature.spread / curvature.rows).float()
+        chosen = torch.nonzero(self.kept).squeeze(1)
+        self.held = torch.index_select(
+            curvature.held, 0, chosen, out=curvature.space[: len(chosen)]
+        )
+        self.targets = self.targets[..., chosen]
+        self.weights = weights.index_select(2, chosen)
+
+    def product(self, problems: Tensor, directions: Tensor) -> Tensor:
+        """Return the Hessians of some of the problems times a direction each.
 
         Args:
-            weights: Of all problems, float32 (q, c, m).
             problems: Which of them, int64 (p).
             directions: In the basis, float32 (p, c, r + 1).
-            penalties: λ of these problems, (p).
         """
         p, c, width = directions.shape
-        flat = directions.reshape(p * c, width).to(self._dtype)
-        total = torch.zeros(width, p * c)
-        for part, block, targets in self._blocks:
-            change = (flat @ block).view(p, c, -1).float()
-            held = weights[:, :, part].index_select(0, problems)
-            moved = self.loss.curve(held, change, targets).view(p * c, -1)
-            total += block @ moved.to(self._dtype).T
-        decayed = scaled(penalties, directions)
-        decayed[..., -1] = 0
-        return decayed.add_(total.T.view(p, c, width), alpha=self.weight)
+        flat = directions.reshape(p * c, width).to(self.held.dtype)
+        total = torch.zeros(p * c, width)
+        for start in range(0, len(self.held), BLOCK):
+            part = slice(start, start + BLOCK)
+            block = self.held[part]
+            change = (flat @ block.T).view(p, c, -1).float()
+            weights = self.weights[:, :, part].index_select(0, problems)
+            moved = self.loss.curve(weights, change, self.targets[..., part]).view(p * c, -1)
+            total += moved.to(block.dtype) @ block
+        decayed = self.decay[problems] * directions
+        return decayed.add_(total.view(p, c, width), alpha=self.weight)
 
 
 def _eigenbasis(rows: Rows) -> Tensor:

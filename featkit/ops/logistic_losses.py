@@ -32,6 +32,10 @@ class Loss(Protocol):
         """Return the second derivatives summed over rows, (p, c, c)."""
         ...
 
+    def bends(self, weights: Tensor, targets: Tensor) -> Tensor:
+        """Return each row's second derivative by each logit, (p, c, b)."""
+        ...
+
 
 class Softmax:
     """``-log softmax(z)_y``; targets are classes, int64 (b).
@@ -76,6 +80,12 @@ class Softmax:
         products.diagonal(dim1=1, dim2=2).zero_()
         return products - torch.diag_embed(products.sum(2))
 
+    def bends(self, weights: Tensor, targets: Tensor) -> Tensor:
+        """Return ``p ∘ (1 - p)``, that of the right class from the sum of the others."""
+        right = targets.expand(len(weights), 1, -1)
+        wrong = weights.sum(1, keepdim=True)
+        return (weights * (1 - weights)).scatter_(1, right, wrong * (1 - wrong))
+
 
 class OneVersusRest:
     """``log(1 + exp(-s z))``, s = ±1, a problem a column; targets are s, (k, b).
@@ -104,3 +114,7 @@ class OneVersusRest:
     def moments(self, weights: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
         """Return the summed weights."""
         return weights.sum(2, keepdim=True)
+
+    def bends(self, weights: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the weights."""
+        return weights

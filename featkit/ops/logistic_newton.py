@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featkit.ops.logistic_curvature import Curvature, Metric, inner, scaled
-from featkit.ops.logistic_rows import BLOCK, Array, Rows
+from featkit.ops.logistic_blocks import Preconditioning
+from featkit.ops.logistic_curvature import Curvature, Hessians, Metric, inner, scaled
+from featkit.ops.logistic_rows import BLOCK, HELD_FLOATS, Array, Rows
 
-HELD_FLOATS = 2**28  # of turned rows, and again of weights: up to 1 GiB each
 LOGITS = 2**25  # of one block, with which some four arrays of this size are made
 PRODUCTS = 250  # with the Hessian in one step, at most
 REMAINDER = 0.01  # share of what is tolerated that a linear system may leave
@@ -75,11 +75,15 @@ class Newton:
     Args:
         rows: All of them.
         curvature: Of those that are held.
-        kept: Which these are, ascending.
+        preconditioning: What the systems are solved with.
+        kept: Which rows are held, ascending.
     """
 
-    def __init__(self, rows: Rows, curvature: Curvature, kept: Array) -> None:
+    def __init__(
+        self, rows: Rows, curvature: Curvature, preconditioning: Preconditioning, kept: Array
+    ) -> None:
         self.rows, self.curvature, self.kept = rows, curvature, kept
+        self.preconditioning = preconditioning
 
     def minimise(
         self, start: Problems, *, tol: float, forcing: float, min_iter: int, max_iter: int
@@ -114,6 +118,7 @@ class _Descent:
     def __init__(self, newton: Newton, problems: Problems, tol: float) -> None:
         p, c, _ = problems.coefficients.shape
         self.rows, self.curvature, self.kept = newton.rows, newton.curvature, newton.kept
+        self.preconditioning = newton.preconditioning
         self.at, self.tol = problems, tol
         self.weights = torch.empty(p, c, len(self.kept))
         self.gradient = torch.empty_like(problems.coefficients)
@@ -136,17 +141,17 @@ class _Descent:
             self.length[live] = length
             at.gradients[live] = (length / objective.clamp(min=1e-300)).sqrt()
             tolerated = self.tol * objective
-            done = (promised <= tolerated) | (length <= REMAINDER * tolerated)
             alone = self.curvature.alone(self.gradient[live], metric, at.penalties[live])
-            at.converged[live] = done & (alone <= tolerated)
+            done = (promised <= tolerated) | (length <= REMAINDER * tolerated)
+            done &= alone <= tolerated
+            at.converged[live] = done
             done |= objective <= NEGLIGIBLE * self.rows.weight * len(self.rows)
             ended = done | stuck[live] | (at.iterations[live] >= max_iter)
             go = torch.nonzero(~ended | (at.iterations[live] < min_iter)).squeeze(1)
             live = live[go]
             if not len(live):
                 break
-            enough = torch.maximum(forcing**2 * length, REMAINDER * tolerated)[go]
-            step = self._solve(live, gradient[go], metric.of(go), enough)
+            step = self._solve(live, gradient[go], metric.of(go), forcing, tolerated[go])
             self.promised[live] = -inner(gradient[go], step)
             stuck[live] = self._advance(live, self.curvature.outside(step))
             at.iterations[live] += 1
@@ -168,34 +173,44 @@ class _Descent:
             keep,
         )
 
-    def _solve(self, problems: Tensor, gradient: Tensor, metric: Metric, enough: Tensor) -> Tensor:
-        """Solve Hessian · step = -gradient by preconditioned conjugate gradients, all together."""
+    def _solve(
+        self, problems: Tensor, gradient: Tensor, metric: Metric, forcing: float, tolerated: Tensor
+    ) -> Tensor:
+        """Solve Hessian · step = -gradient by preconditioned conjugate gradients, all together.
+
+        Each until the gradient that is left has ``forcing`` of its length, or a step of the last
+        rate along it promises a share of what is tolerated. Neither depends on the
+        preconditioner's scale.
+        """
+        at = self.at
+        solver = self.preconditioning.choose(
+            metric, self.weights, at.penalties, at.columns, problems
+        )
+        hessians = Hessians(self.curvature, self.weights[problems], at.penalties[problems])
         step = torch.zeros_like(gradient)
         rest, now = -gradient, torch.zeros_like(gradient)
-        turned = metric.solve(rest)
+        turned = solver.solve(rest)
         direction, length = turned, inner(rest, turned)
-        live = torch.arange(len(problems))
-        for count in range(PRODUCTS):
-            image = self.curvature.product(
-                self.weights, problems[live], direction, self.at.penalties[problems[live]]
-            )
+        least, enough = forcing**2 * length, REMAINDER * tolerated
+        live, count = torch.arange(len(problems)), 0
+        while len(live) and count < PRODUCTS:
+            count += 1
+            image = hessians.product(live, direction)
             bend = inner(direction, image)
-            rate = torch.where(bend > 0, length / bend, float(not count))
+            rate = torch.where(bend > 0, length / bend, float(count == 1))
             now += scaled(rate, direction)
             rest -= scaled(rate, image)
-            turned = metric.solve(rest)
+            turned = solver.solve(rest)
             before, length = length, inner(rest, turned)
-            going = (length > enough) & (bend > 0)
+            going = (length > least) & (rate * length > enough) & (bend > 0)
             if not going.all():
                 step[live] = now
-                live, metric = live[going], metric.of(going)
-                now, rest, turned = now[going], rest[going], turned[going]
-                direction, enough = direction[going], enough[going]
-                before, length = before[going], length[going]
-                if not len(live):
-                    return step
+                live, solver = live[going], solver.of(going)
+                now, rest, turned, direction = (v[going] for v in (now, rest, turned, direction))
+                least, enough, before, length = (v[going] for v in (least, enough, before, length))
             direction = turned + scaled(length / before, direction)
         step[live] = now
+        self.preconditioning.used(count)
         return step
 
     def _advance(self, live: Tensor, step: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Keep: TypeAlias = Callable[[slice, Tensor], None]  # takes the place of a block and its weights
 
 BLOCK = 4096  # rows in one matrix product
+HELD_FLOATS = 2**28  # of rows, of turned rows, of weights, of class blocks: up to 1 GiB each
 LARGEST = 1e15  # the squares of larger numbers may leave float32
 
 
@@ -45,6 +46,7 @@ class Rows:
         self.features, self.targets, self.order, self.weight = features, targets, order, weight
         self.dtype = torch.float64 if features.dtype == np.float64 else torch.float32
         self.mean = self._mean() if mean is None else mean
+        self._held: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -59,8 +61,20 @@ class Rows:
             self.weight * len(self) / len(kept),
         )
 
+    def hold(self) -> None:
+        """Keep the rows about their mean in memory from now on."""
+        held = torch.empty(len(self), self.features.shape[1] + 1, dtype=self.dtype)
+        for part, block in self.blocks():
+            held[part] = block
+        self._held = held
+
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Give the place and the rows (b, d + 1) of each block; the next one overwrites them."""
+        """Give the place and the rows (b, d + 1) of each block; the next one may overwrite them."""
+        if self._held is not None:
+            for start in range(0, len(self), BLOCK):
+                part = slice(start, min(start + BLOCK, len(self)))
+                yield part, self._held[part]
+            return
         width = self.features.shape[1]
         space = torch.ones(min(BLOCK, len(self)), width + 1, dtype=self.dtype)
         mean = self.mean.astype(space.numpy().dtype)
@@ -70,7 +84,12 @@ class Rows:
             yield part, block
 
     def evaluate(
-        self, loss: Loss, coefficients: Tensor, penalties: Tensor, columns: Tensor, keep: Keep
+        self,
+        loss: Loss,
+        coefficients: Tensor,
+        penalties: Tensor,
+        columns: Tensor,
+        keep: Keep | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the objectives and gradients of many problems in one pass over the rows.
 
@@ -92,11 +111,24 @@ class Rows:
             lost, residuals, weights = loss.evaluate(logits, self.targets[..., part], columns)
             losses += lost
             gradient.addmm_(residuals.view(p * c, -1), block)
-            keep(part, weights)
+            if keep:
+                keep(part, weights)
         decayed = coefficients * penalties[:, None, None]
         decayed[..., -1] = 0
         objectives = self.weight * losses + (decayed * coefficients).sum((1, 2)) / 2
         return objectives, decayed.add_(gradient.view(p, c, width), alpha=self.weight)
+
+    def objectives(
+        self, loss: Loss, coefficients: Tensor, penalties: Tensor, columns: Tensor
+    ) -> Tensor:
+        """Return only the objectives, float64 (p)."""
+        p, c, width = coefficients.shape
+        held = coefficients.reshape(p * c, width).to(self.dtype)
+        losses = torch.zeros_like(penalties)
+        for part, block in self.blocks():
+            logits = (held @ block.T).view(p, c, -1)
+            losses += loss.evaluate(logits, self.targets[..., part], columns)[0]
+        return self.weight * losses + penalties * coefficients[..., :-1].square().sum((1, 2)) / 2
 
     def _mean(self) -> Array:
         total = np.zeros(self.features.shape[1])
