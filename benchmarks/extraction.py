@@ -21,7 +21,7 @@ from featkit.backbones import taps
 from featkit.backbones.base import Backbone
 from featkit.backbones.resolve import load_backbone
 from featkit.extraction import pipeline
-from featkit.extraction.precision import agreement
+from featkit.backbones.precision import agreement
 
 SPEC = "torchvision:resnet50?weights=none"
 BATCH = 32

@@ -10,7 +10,7 @@ import torch
 from torchvision import models
 
 from benchmarks.harness import command_line, save
-from featkit.extraction.precision import computing_in
+from featkit.backbones.precision import computing_in
 
 GFLOP = 8.18
 """Of one ResNet-50 forward at 224 px: 4.09 billion multiply-adds (torchvision's model card)."""

@@ -30,6 +30,7 @@ COMMANDS = {
         "featkit_cli.ensemble:ensemble_transform",
         "Find that representation of other images.",
     ),
+    "dissect": ("featkit_cli.dissect:dissect", "Find which concepts the units detect."),
     "ls": ("featkit_cli.ls:ls", "List the tables of a store."),
     "verify": ("featkit_cli.verify:verify", "Check every byte of a store."),
     "export": ("featkit_cli.export:export", "Write a store as npz, parquet or one HDF5 file."),

@@ -18,14 +18,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from featkit.backbones.base import Backbone
+from featkit.backbones.device import choose_device
+from featkit.backbones.precision import AGREEMENT, agreement, computing_in, native_precision
 from featkit.backbones.resolve import load_backbone
 from featkit.backbones.taps import TapRunner
+from featkit.data.loading import Batch, default_workers, load_batches
 from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source, open_source
 from featkit.errors import DecodeError, FeatkitError, UsageError
-from featkit.extraction.loading import Batch, default_workers, load_batches
 from featkit.extraction.planning import Job, Options, Plan, plan_extraction, refresh
-from featkit.extraction.precision import AGREEMENT, agreement, computing_in, native_precision
 from featkit.store.reader import Store, open_store
 from featkit.store.runs import log_run
 from featkit.store.samples import write_samples
@@ -124,29 +125,6 @@ def extract(
     plan = plan_extraction(open_source(source), loaded, Path(store), taps, options, progress)
     run_plan(plan, progress=progress)
     return open_store(store)
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn a device option into a device.
-
-    Raises:
-        UsageError: The machine has no such device.
-
-    Example:
-        >>> choose_device("cpu")
-        device(type='cpu')
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} is not available here ({reason}); use auto") from error
-    return device
 
 
 def run_plan(plan: Plan, progress: bool = False) -> Summary:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from featkit.backbones.base import Backbone
+from featkit.backbones.precision import PRECISIONS
 from featkit.backbones.probe import Probe, probe, resolve_taps, row_shape
 from featkit.backbones.taps import Tap, token_layout
 from featkit.data.sources import Source
 from featkit.errors import ConflictError, DiskFullError, UsageError
 from featkit.extraction.listing import list_samples
-from featkit.extraction.precision import PRECISIONS
 from featkit.registry import did_you_mean
 from featkit.store.files import free_bytes, size_text
 from featkit.store.fingerprint import differences

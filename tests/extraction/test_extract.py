@@ -17,6 +17,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 import featkit
+from featkit.backbones.precision import agreement
 from featkit.backbones.resolve import load_backbone
 from featkit.data.sources import open_source
 from featkit.errors import (
@@ -29,7 +30,6 @@ from featkit.errors import (
 )
 from featkit.extraction import listing, pipeline, planning
 from featkit.extraction.planning import Options, plan_extraction
-from featkit.extraction.precision import agreement
 from featkit.store import writer
 from featkit.store.reader import Store
 from featkit.store.runs import read_runs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from featkit.backbones.segmenters.network import NetworkConcepts
 from featkit.backbones.segmenters.upp import open_upp
 from featkit.data.concepts.base import ConceptSource
 from featkit.data.concepts.merge import MergedConcepts
@@ -80,3 +81,10 @@ def _open(spec: str, device: str) -> ConceptSource:
     hint = did_you_mean(kind, [*LABELLED, *_NETWORKS])
     told = f"{hint.removesuffix('?')}{spec[len(kind) :]}?" if "did you mean" in hint else _WANTED
     raise SourceError(f"{spec!r}: {told}")
+
+
+def runs_network(source: ConceptSource) -> bool:
+    """Whether labelling runs a network, which must not be done in a process of its own."""
+    inner = getattr(source, "source", None)
+    parts = getattr(source, "sources", () if inner is None else (inner,))
+    return isinstance(source, NetworkConcepts) or any(map(runs_network, parts))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,7 +18,10 @@ from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source
 from featkit.errors import DecodeError, FeatkitError
 
-_Item = tuple[int, list[NDArray[np.uint8]] | None, str]
+_Item = tuple[int, list[NDArray[np.uint8]] | None, Any, str]
+
+Look = Callable[[int, Image.Image], Any]
+"""What else is made of an image, beside the process that runs the networks: row, mode RGB."""
 
 
 @dataclass
@@ -28,28 +32,38 @@ class Batch:
         rows: Their row numbers.
         pixels: One (b, h, w, 3) uint8 tensor a preprocessing; samples that failed are zero.
         failures: Reason of failure by row.
+        looked: What a ``look`` made of each sample, None of one that failed; empty without a look.
     """
 
     rows: range
     pixels: list[Tensor]
     failures: dict[int, str]
+    looked: list[Any] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; the data loader calls this for GPUs."""
-        return Batch(self.rows, [tensor.pin_memory() for tensor in self.pixels], self.failures)
+        pinned = [tensor.pin_memory() for tensor in self.pixels]
+        return Batch(self.rows, pinned, self.failures, self.looked)
 
 
 class _Images(Dataset[_Item]):
-    def __init__(self, source: Source, preprocessings: Sequence[Preprocessing]) -> None:
+    def __init__(
+        self, source: Source, preprocessings: Sequence[Preprocessing], look: Look | None
+    ) -> None:
         self.source = source
         self.preprocessings = tuple(preprocessings)
+        self.look = look
 
     def __getitem__(self, row: int) -> _Item:
         try:
             image = self.source.read(row)
         except DecodeError as error:
-            return row, None, str(error)
-        return row, [recipe.pixels(image) for recipe in self.preprocessings], ""
+            return row, None, None, str(error)
+        try:
+            looked = None if self.look is None else self.look(row, image)
+        except FeatkitError as error:  # raised in a process of its own it would lose its words
+            looked = error
+        return row, [recipe.pixels(image) for recipe in self.preprocessings], looked, ""
 
     def collate(self, items: list[_Item]) -> Batch:
         rows = range(items[0][0], items[-1][0] + 1)
@@ -58,13 +72,13 @@ class _Images(Dataset[_Item]):
             for recipe in self.preprocessings
         ]
         failures = {}
-        for position, (row, arrays, reason) in enumerate(items):
+        for position, (row, arrays, _, reason) in enumerate(items):
             if arrays is None:
                 failures[row] = reason
                 continue
             for tensor, array in zip(pixels, arrays, strict=True):
                 tensor[position] = torch.from_numpy(array)
-        return Batch(rows, pixels, failures)
+        return Batch(rows, pixels, failures, [item[2] for item in items] if self.look else [])
 
 
 def default_workers(device: torch.device) -> int:
@@ -83,6 +97,7 @@ def load_batches(
     batches: Sequence[range],
     workers: int,
     device: torch.device,
+    look: Look | None = None,
 ) -> Iterator[Batch]:
     """Decode batches in the order given, ahead of their use.
 
@@ -92,11 +107,12 @@ def load_batches(
         batches: Row numbers of each batch, consecutive.
         workers: Decoding processes; 0 decodes in this one.
         device: Where the pixels will go; memory is pinned for a GPU.
+        look: What else to make of each image; a `FeatkitError` of it ends the loading.
 
     Raises:
         FeatkitError: A decoding process died.
     """
-    images = _Images(source, preprocessings)
+    images = _Images(source, preprocessings, look)
     options: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
     loader = DataLoader(
         images,
@@ -107,7 +123,11 @@ def load_batches(
         **options,
     )
     try:
-        yield from loader
+        for batch in loader:
+            for looked in batch.looked:
+                if isinstance(looked, FeatkitError):
+                    raise looked
+            yield batch
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

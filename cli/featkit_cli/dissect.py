@@ -1,0 +1,96 @@
+"""``featkit dissect``: which concepts the units of a network detect."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import click
+
+from featkit.analyses.dissect.config import DissectConfig
+from featkit_cli.analysis import options, show_result
+
+EXAMPLES = """\b
+Examples:
+  featkit dissect photos/ -b torchvision:resnet50 --tap layer4 --concepts color -o seen
+  featkit dissect camvid/images -b offline:efficientnet_lite0 --tap blocks.6 \\
+      --concepts masks:camvid/labels --concepts texture --parts quad -o lite0
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("source")
+@click.option(
+    "-b",
+    "--backbone",
+    required=True,
+    metavar="[NAME=]BACKBONE",
+    help="torchvision:NAME, timm:NAME, offline:NAME, or FILE?arch=NAME; NAME?size=PIXELS for "
+    "another input size.",
+)
+@click.option("--tap", required=True, metavar="PATH", help="Module whose units are looked at.")
+@click.option(
+    "-c",
+    "--concepts",
+    multiple=True,
+    required=True,
+    metavar="CONCEPTS",
+    help="masks:DIR, panoptic:JSON, color, texture, torchvision:NAME, hf:OWNER/REPO or "
+    "upp:CHECKPOINT. Repeatable.",
+)
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for page and result.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Number format of the forward.",
+)
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Images at a time.")
+@click.option("--workers", type=int, help="Decoding processes; 0 for none. Default: by device.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json, nothing else.")
+def dissect(
+    source: str,
+    backbone: str,
+    tap: str,
+    concepts: tuple[str, ...],
+    output: str,
+    precision: str,
+    batch_size: int,
+    workers: int | None,
+    device: str,
+    quiet: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Find the concept that each unit of a network detects.
+
+    SOURCE is a folder of images, a CSV or torchvision:NAME; CONCEPTS say what its pixels show.
+    """
+    from featkit.analyses.base import check_folder
+    from featkit.analyses.dissect.analysis import dissect as run
+    from featkit.report.dissection import write_page
+
+    check_folder(output, "dissect")
+    found = run(
+        source,
+        backbone,
+        tap,
+        concepts,
+        DissectConfig(**given),
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        progress=not quiet,
+    )
+    show_result(found.result, output, as_json)
+    page = write_page(found.result, found.gallery, output)
+    if not as_json:
+        click.echo(f"open {page}")
+        click.echo(f"next: featkit lce {shlex.quote(output)} OTHER… -o lce, with other networks")
+
+
+dissect.params += options(DissectConfig)

@@ -1,0 +1,1 @@
+"""Which concepts the units of a network detect."""

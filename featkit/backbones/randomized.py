@@ -1,0 +1,47 @@
+"""A network of the same shape that has learned nothing."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from featkit.backbones.base import Backbone
+
+SPREAD = 0.02  # of parameters that no module initialises: tokens and positions of transformers
+
+
+def randomized(backbone: Backbone, seed: int = 0) -> Backbone:
+    """Return a copy with random weights, each module initialised as torch does.
+
+    Running statistics are those of a fresh network, 0 and 1. Parameters of modules without an
+    initialisation of their own are drawn from N(0, 0.02²), as transformers draw theirs.
+
+    Args:
+        backbone: The network; it stays as it is.
+        seed: Equal seeds give equal weights.
+
+    Example:
+        >>> from featkit import load_backbone
+        >>> net = load_backbone("cifar_resnet20?weights=none")
+        >>> randomized(net, 1).weights == net.weights
+        False
+    """
+    module = copy.deepcopy(backbone.module)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for part in module.modules():
+            _initialise(part)
+    network = replace(backbone.network, module=module, checkpoint=None)
+    return Backbone(f"random-{backbone.name}", backbone.spec, network)
+
+
+def _initialise(part: nn.Module) -> None:
+    reset = getattr(part, "reset_parameters", None)
+    if callable(reset):
+        reset()
+        return
+    for parameter in part.parameters(recurse=False):
+        nn.init.normal_(parameter, std=SPREAD)

@@ -1,0 +1,294 @@
+"""Dissections by hand, and unit by unit against loops written from the publications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+
+from featkit import load_backbone
+from featkit.analyses.dissect import subject
+from featkit.analyses.dissect.analysis import Dissection, dissect
+from featkit.analyses.dissect.config import DissectConfig
+from featkit.backbones.base import Backbone, Network
+from featkit.backbones.maps import MapRunner, map_tap
+from featkit.backbones.probe import probe
+from featkit.backbones.randomized import randomized
+from featkit.data.preprocessing import Preprocessing
+from featkit.errors import BackboneError, SourceError, UsageError
+from tests.analyses.scenes import CLASSES, SIZE, slow_iou, write_scenes
+
+NET = f"cifar_resnet20?weights=none&seed=3&size={SIZE}"
+TAP = "res3"
+
+
+class Channels(nn.Module):
+    """Units that are the mean colour of 4 × 4 pixels, and one that is silent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.AvgPool2d(4)
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.mean(x * self.weight)
+        return torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+
+
+class Stage(nn.Module):
+    """A network that is one module, so that it can be tapped."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stage(x).mean((2, 3))
+
+
+def made(module: nn.Module, size: int) -> Backbone:
+    recipe = Preprocessing((size, size), None, "bilinear", (0.0,) * 3, (1.0,) * 3)
+    return Backbone("made", "made", Network("made", module.eval(), recipe))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root)
+    return root
+
+
+def run(root: Path, *, net: str | Backbone = NET, tap: str = TAP, **options: object) -> Dissection:
+    others = {name: options.pop(name) for name in ("batch_size", "workers") if name in options}
+    settings = {"draws": 0, "chance": False} | options
+    config = DissectConfig(**settings)  # type: ignore[arg-type]
+    return dissect(
+        root / "images",
+        net,
+        tap,
+        f"masks:{root / 'masks'}",
+        config,
+        **{"workers": 0, "device": "cpu", **others},  # type: ignore[arg-type]
+    )
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """Two images of 16 × 16 pixels, 4 × 4 cells, a unit a colour channel.
+
+    Image 1: the upper left quarter (4 cells) is red and a car; image 2 has one red cell, and a car
+    in this and the cell to its right. With a share of 5/31 the level is the sixth largest of 32
+    numbers, 0: red is active in 5 cells, a car in 6, both in 5.
+    """
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for i, (red, car) in enumerate([((8, 8), (8, 8)), ((4, 4), (4, 8))]):
+        pixels, labels = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8)
+        pixels[: red[0], : red[1], 0] = 255
+        labels[: car[0], : car[1]] = 1
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(labels).save(tmp_path / "masks" / f"{i}.png")
+    (tmp_path / "masks" / "classes.json").write_text('{"1": {"name": "car", "category": "object"}}')
+    net = made(Stage(Channels()), 16)
+    found = run(tmp_path, net=net, tap="stage", quantile=5 / 31, top=1)
+    red, green, _, silent = found.result.tables["units"]
+    assert (red["concept"], red["iou"], red["active"]) == ("car", 5 / 6, 5 / 32)
+    assert red["detector"] is True
+    assert [green["concept"], green["iou"], green["active"], green["detector"]] == ["", 0, 0, False]
+    assert silent["iou"] == 0
+    assert "3 of 4 units are active nowhere: their IoU is 0" in found.result.notes
+    assert found.gallery.names == {0: "0.png"}  # of equal peaks the earlier image
+    wanted = np.zeros((4, 4), bool)
+    wanted[:2, :2] = True
+    np.testing.assert_array_equal(found.gallery.region(0, 0), wanted)
+
+
+@pytest.mark.parametrize("variant", ["dissect", "netdissect", "netdissect-lite"])
+def test_variants_are_those_published(scenes: Path, variant: str) -> None:
+    """Maps by torch and torchvision alone, levels by numpy, upsampling as each author's library."""
+    found = run(scenes, variant=variant).result
+    net = load_backbone(NET)
+    read = transforms.Compose(
+        [
+            transforms.ToTensor(),
+            transforms.Normalize(net.preprocessing.mean, net.preprocessing.std),
+        ]
+    )
+    files = sorted((scenes / "images").iterdir())
+    pixels = torch.stack([read(Image.open(file).convert("RGB")) for file in files])
+    kept: list[torch.Tensor] = []
+    path = found.provenance["module"]
+    net.module.get_submodule(path).register_forward_hook(lambda _m, _i, out: kept.append(out))
+    with torch.no_grad():
+        net.module(pixels)
+    labels = [np.asarray(Image.open(scenes / "masks" / file.name)) for file in files]
+    wanted = slow_iou(variant, kept[0].double().numpy(), labels)
+    names = [name for name, _ in CLASSES.values()]
+    order = [names.index(name) for name in found.arrays["concept_names"].tolist()]
+    np.testing.assert_allclose(found.arrays["iou"], wanted[:, order], rtol=1e-6, atol=1e-7)
+    assert wanted.max() > 0.05  # there is something to agree about
+    for row, best in zip(found.tables["units"], wanted.max(1), strict=True):
+        assert row["iou"] == pytest.approx(best, rel=1e-6)
+        assert row["detector"] == (best > 0.04)
+
+
+def test_batches_processes_and_order_do_not_matter(scenes: Path) -> None:
+    whole = run(scenes, draws=5)
+    for options in ({"batch_size": 2}, {"batch_size": 4, "workers": 1}):
+        other = run(scenes, draws=5, **options)
+        for name in ("units", "concepts", "bootstrap"):
+            assert other.result.tables[name] == whole.result.tables[name]
+        assert other.gallery.rows.tolist() == whole.gallery.rows.tolist()
+
+
+def test_top_images_are_those_of_the_largest_activations(scenes: Path) -> None:
+    found = run(scenes, top=3)
+    net = load_backbone(NET)
+    outputs = probe(net)
+    runner = MapRunner(net, map_tap(net, TAP, outputs), outputs)
+    peaks = []
+    for file in sorted((scenes / "images").iterdir()):
+        image = net.preprocessing.pixels(Image.open(file).convert("RGB"))
+        with torch.no_grad():
+            peaks.append(runner(net.preprocessing.normalize(torch.from_numpy(image)[None]))[0])
+    runner.close()
+    order = np.argsort(-torch.stack(peaks).amax((2, 3)).numpy(), axis=0, kind="stable")[:3].T
+    np.testing.assert_array_equal(found.gallery.rows, order)
+    assert set(found.gallery.images) == set(order.ravel().tolist())
+    assert all(found.gallery.region(unit, 0).any() for unit in range(len(order)))
+
+
+def test_levels_from_a_sample_of_places(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(scenes).result
+    monkeypatch.setattr(subject, "PLACES", 9 * 200)
+    found = run(scenes).result
+    assert any("levels are from 1,800 of 2,304 activations a unit" in n for n in found.notes)
+    active = np.array([row["active"] for row in found.tables["units"]])
+    assert abs(active.mean() - 0.01) < 0.002  # 64 units, a standard error of 0.002 each
+    assert found.arrays["levels"].tolist() != whole.arrays["levels"].tolist()
+    assert run(scenes).result.tables == found.tables
+
+
+def test_an_image_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 6)
+    broken = tmp_path / "images" / "02.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:200])
+    found = run(tmp_path).result
+    assert found.scalars["images"] == 5
+    assert any(note.startswith("1 of 6 images cannot be read") for note in found.notes)
+    broken.unlink()
+    (tmp_path / "masks" / "02.png").unlink()
+    assert run(tmp_path).result.tables["units"] == found.tables["units"]
+
+
+def test_no_image_can_be_read(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 2)
+    for file in (tmp_path / "images").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UsageError, match=r"none of the 2 images of .* can be read; the first is"):
+        run(tmp_path)
+
+
+def test_nothing_is_labelled(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 3)
+    for file in (tmp_path / "masks").glob("*.png"):
+        Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(file)
+    for variant in ("dissect", "netdissect", "netdissect-lite"):
+        found = run(tmp_path, variant=variant, draws=3, chance=True).result
+        assert not found.arrays["iou"].any()
+        assert found.scalars["detectors"] == 0
+        assert "4 of 4 concepts occur in no image: their IoU is 0" in found.notes
+        assert "NaN" not in found.to_json()
+
+
+def test_chance_is_what_a_random_network_reaches(scenes: Path) -> None:
+    found = run(scenes, chance=True, seed=5).result
+    net = load_backbone(NET)
+    twin = run(scenes, net=randomized(net, 5)).result
+    best = [row["iou"] for row in twin.tables["units"]]
+    assert found.scalars["chance_iou"] == pytest.approx(np.quantile(best, 0.95), rel=1e-9)
+    for row in found.tables["units"]:
+        assert row["above_chance"] == (row["iou"] > found.scalars["chance_iou"])
+    levels = dict(zip(twin.arrays["concept_names"], twin.arrays["iou"].T, strict=True))
+    for row in found.tables["concepts"]:
+        wanted = np.quantile(levels[row["concept"]], 0.95)
+        assert row["chance_iou"] == pytest.approx(wanted, rel=1e-5, abs=1e-12)
+
+
+def test_confidence_is_the_share_of_draws_with_the_same_label(scenes: Path) -> None:
+    found = run(scenes, draws=40, min_iou=0).result
+    rows = found.tables["bootstrap"]
+    assert {row["draw"] for row in rows} == set(range(40))
+    for unit in found.tables["units"]:
+        own = [r["concept"] for r in rows if r["unit"] == unit["unit"] and r["detector"]]
+        same = own.count(unit["concept"]) if unit["concept"] else 40 - len(own)
+        assert unit["confidence"] == same / 40
+    sure = [unit["confidence"] for unit in found.tables["units"]]
+    assert 0.2 < np.mean(sure) < 1
+
+
+def test_random_weights_are_of_all_modules_and_leave_the_network_alone() -> None:
+    net = load_backbone("timm:vit_tiny_patch16_224?weights=none&size=32")
+    before = net.weights
+    state = torch.random.get_rng_state()
+    other = randomized(net, 1)
+    assert net.weights == before == load_backbone(net.spec).weights
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert other.weights == randomized(net, 1).weights != randomized(net, 2).weights
+    ones, others = net.module.state_dict(), other.module.state_dict()
+    for name in ("pos_embed", "cls_token", "blocks.3.mlp.fc1.weight", "patch_embed.proj.weight"):
+        assert not torch.equal(ones[name], others[name])
+
+
+def test_patches_of_a_transformer_are_places(scenes: Path) -> None:
+    net = made(timm.create_model("vit_tiny_patch16_224", img_size=SIZE), SIZE)
+    outputs = probe(net)
+    runner = MapRunner(net, map_tap(net, "blocks.11", outputs), outputs)
+    images = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        maps = runner(images)
+        runner.close()
+        kept: list[torch.Tensor] = []
+        net.module.get_submodule("blocks.11").register_forward_hook(
+            lambda _m, _i, out: kept.append(out)
+        )
+        net.module(images)
+    assert maps.shape == (2, 192, 4, 4)
+    torch.testing.assert_close(maps[1, 7, 2, 3], kept[0][1, 1 + 2 * 4 + 3, 7])
+    found = run(scenes, net=net, tap="blocks.11")
+    assert found.result.scalars["units"] == 192
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"tap": "avgpool"},
+            BackboneError,
+            "gives 64 × 1 × 1 an image, which has no places",
+        ),
+        ({"tap": "res3:avg"}, UsageError, "a map is not pooled; write 'res3'"),
+        ({"tap": "res9"}, BackboneError, "has no tap 'res9': did you mean res"),
+        ({"quantile": 1.5}, UsageError, "quantile 1.5: give a share between 0 and 1"),
+        ({"min_iou": -1}, UsageError, "min_iou -1: give a number from 0 to 1"),
+        ({"draws": -1}, UsageError, "give whole numbers, 0 or more"),
+    ],
+)
+def test_what_cannot_be_used(
+    scenes: Path, options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(scenes, **options)
+
+
+def test_an_image_without_labels(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 3)
+    (tmp_path / "masks" / "01.png").unlink()
+    with pytest.raises(SourceError, match=r"01"):
+        run(tmp_path)
