@@ -19,9 +19,9 @@ import featkit
 from benchmarks.harness import command_line, interleaved, median_ratio, save
 from featkit.backbones import taps
 from featkit.backbones.base import Backbone
+from featkit.backbones.precision import agreement
 from featkit.backbones.resolve import load_backbone
 from featkit.extraction import pipeline
-from featkit.backbones.precision import agreement
 
 SPEC = "torchvision:resnet50?weights=none"
 BATCH = 32

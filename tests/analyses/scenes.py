@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,37 +47,38 @@ def write_scenes(root: Path, count: int = 9, seed: int = 0) -> list[NDArray[np.u
 
 
 def slow_iou(
-    variant: str, maps: NDArray[np.float64], labels: list[NDArray[np.uint8]]
+    variant: str,
+    maps: NDArray[np.float64],
+    grids: Sequence[NDArray[np.int64]],
+    categories: Sequence[str],
 ) -> NDArray[np.float64]:
-    """Dissect maps (images, units, h, w) unit by unit, as published; (units, classes).
+    """Dissect maps (images, units, h, w) unit by unit, as published; (units, concepts).
 
     Args:
         variant: The publication.
         maps: Activations.
-        labels: (64, 64) of each image, numbers as in ``CLASSES``.
+        grids: Of each image, (layers, cells, cells): 0 or the number of a concept, from 1.
+        categories: Of each concept.
     """
-    side = 4 if variant == "dissect" else 2
-    cells = SIZE // side
-    at = (np.arange(cells) * side) + side // 2  # the pixel right below a cell's centre
-    grids = [each[np.ix_(at, at)] for each in labels]
-    found = np.zeros((maps.shape[1], len(CLASSES)))
+    cells = grids[0].shape[1]
+    found = np.zeros((maps.shape[1], len(categories)))
     for unit in range(maps.shape[1]):
         large = [_upsampled(variant, one[unit], cells) for one in maps]
         if variant == "dissect":
             level = np.quantile(np.stack(large), 0.99)
         else:
             level = np.quantile(maps[:, unit], 1 - 5 / 999)
-        for k, code in enumerate(CLASSES):
+        for k, category in enumerate(categories):
             inter = active = truth = 0
-            same = [c for c, (_, kind) in CLASSES.items() if kind == CLASSES[code][1]]
+            same = [i + 1 for i, other in enumerate(categories) if other == category]
             for one, grid in zip(large, grids, strict=True):
-                mask = one > level
-                inter += int((mask & (grid == code)).sum())
-                truth += int((grid == code).sum())
+                mask, concept = one > level, (grid == k + 1).any(0)
+                inter += int((mask & concept).sum())
+                truth += int(concept.sum())
                 occurs = {
                     "dissect": True,
                     "netdissect": bool(np.isin(grid, same).any()),
-                    "netdissect-lite": bool(np.isin(grid[mask], same).any()),
+                    "netdissect-lite": bool(np.isin(grid[:, mask], same).any()),
                 }[variant]
                 active += int(mask.sum()) if occurs else 0
             union = active + truth - inter

@@ -45,7 +45,7 @@ def test_from_images_to_a_page_and_on_to_lce(scenes: Path, run: Run) -> None:
         assert picture.width > 400
     code, out, err = run("lce", "d0", "d1", "d2", "-o", "lce")
     assert code == 0, err
-    assert json.loads(Path("lce/result.json").read_text())["tables"]["models"]
+    assert json.loads(Path("lce/result.json").read_text())["tables"]["embedding"]
 
 
 def test_the_same_command_gives_the_same_result(scenes: Path, run: Run) -> None:
