@@ -29,14 +29,11 @@ SHOWN = 3  # units in a picture
 
 def networks(weights: Path) -> dict[str, tuple[str, str]]:
     """Return the specification and the tap of each model by its name."""
-    found = {
-        f"resnet{depth}": (
-            f"resnet{depth}={weights}/resnet{depth}-{digest}.th?arch=cifar_resnet{depth}"
-            f"&size={SCENE}",
-            "res3",
-        )
-        for depth, digest in DEPTHS.items()
-    }
+    found = {}
+    for depth, digest in DEPTHS.items():
+        file = f"{weights}/resnet{depth}-{digest}.th"
+        spec = f"resnet{depth}={file}?arch=cifar_resnet{depth}&size={SCENE}"
+        found[f"resnet{depth}"] = (spec, "res3")
     for number in LITES:
         for suffix, tap in (("", "bn2"), ("-middle", "blocks.4")):
             name = f"lite{number}{suffix}"
@@ -93,7 +90,6 @@ def claims_of(name: str, tap: str, result: Result) -> dict[str, Any]:
 
 def related(results: dict[str, Result], given: argparse.Namespace) -> tuple[Result, list[Any]]:
     """Return the embedding of the models, and its claims."""
-    store = featkit.open_store(given.test)
     scores = given.work / "scores.csv"
     with scores.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -106,9 +102,8 @@ def related(results: dict[str, Result], given: argparse.Namespace) -> tuple[Resu
     lce = LCE(config).run({"dir": list(results.values())})
     lce.save(given.work / "lce")
     for path in draw_figures(lce, given.work / "lce"):
-        if path.stem in {"embedding", "embedding-3d", "loadings", "pc1-pc2"}:
+        if path.stem in {"embedding-3d", "abstracted-units", "loadings-pc1"}:
             path.rename(RESULTS / f"concepts_{path.name}")
-    del store
     claim = {
         "what": "variance of the profiles that three components explain, and by chance",
         "measured": f"{lce.scalars['explained']:.0%}; {lce.scalars['explained_null_95']:.0%}"
@@ -121,7 +116,7 @@ def related(results: dict[str, Result], given: argparse.Namespace) -> tuple[Resu
     return lce, [claim]
 
 
-def paired(lce: Result, given: argparse.Namespace) -> list[dict[str, Any]]:
+def paired(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Return what pairs of the seven networks gain on CIFAR-10."""
     train, test = (featkit.open_store(path) for path in (given.train, given.test))
     names = [f"resnet{depth}" for depth in DEPTHS] + [f"efficientnet_lite{n}" for n in LITES]
@@ -132,7 +127,6 @@ def paired(lce: Result, given: argparse.Namespace) -> list[dict[str, Any]]:
     result.save(given.work / "pairs")
     draw_figures(result, given.work / "pairs")
     rows = sorted(result.tables["pairs"], key=lambda row: -row["gain"])
-    del lce
     return [
         {
             "what": f"gain of a vote of two over the better one, {kind}",
@@ -162,7 +156,7 @@ def main() -> None:
     results = {name: dissected(name, *spec, given) for name, spec in models.items()}
     claims = [claims_of(name, models[name][1], result) for name, result in results.items()]
     lce, embedded = related(results, given)
-    claims += embedded + paired(lce, given)
+    claims += embedded + paired(given)
     for claim in claims:
         if claim["what"].startswith("units of"):
             claim["sized"] += "; 101 CamVid images, labels, quad parts, colours and textures"

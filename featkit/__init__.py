@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featkit.analyses.dissect.analysis import dissect
+    from featkit.analyses.dissect.config import DissectConfig
     from featkit.analyses.ensemble.representation import EnsembleRepresentation
     from featkit.backbones.base import Backbone, Network
     from featkit.backbones.resolve import load_backbone
@@ -16,50 +18,116 @@ if TYPE_CHECKING:
     from featkit.data.sources import open_source
     from featkit.errors import FeatkitError
     from featkit.extraction.pipeline import extract
+    from featkit.ops.average_precision import eleven_point_average_precision
+    from featkit.ops.calibration import expected_calibration_error, fit_temperature
+    from featkit.ops.cka import linear_cka
+    from featkit.ops.few_shot import mean_interval, prototype_accuracy, sample_episodes
     from featkit.ops.hyperspherical_energy import hyperspherical_energy
     from featkit.ops.hyperspherical_loss import HypersphericalLoss
     from featkit.ops.knn_classifier import KNNClassifier
     from featkit.ops.learned_concepts import LearnedConceptsEmbedding
+    from featkit.ops.linear_classifier import LinearEvaluation
     from featkit.ops.linear_probe import LinearProbe
+    from featkit.ops.neighbors import nearest_neighbors
+    from featkit.ops.probe_protocols import learn_probe
+    from featkit.ops.proportions import paired_test, proportion_interval
+    from featkit.ops.rank_correlation import rank_correlation
+    from featkit.ops.similarity import neighbor_overlap
+    from featkit.ops.spectrum import (
+        decay_exponent,
+        effective_rank,
+        participation_ratio,
+        singular_values,
+    )
+    from featkit.ops.uniformity import alignment, uniformity
+    from featkit.ops.unit_correlation import mean_absolute_correlation, spectral_evenness
     from featkit.store.reader import FeatureTable, Store, open_store
 
 _HOME = {
     "Backbone": "featkit.backbones.base",
+    "DissectConfig": "featkit.analyses.dissect.config",
     "EnsembleRepresentation": "featkit.analyses.ensemble.representation",
     "FeatkitError": "featkit.errors",
     "FeatureTable": "featkit.store.reader",
     "HypersphericalLoss": "featkit.ops.hyperspherical_loss",
     "KNNClassifier": "featkit.ops.knn_classifier",
     "LearnedConceptsEmbedding": "featkit.ops.learned_concepts",
+    "LinearEvaluation": "featkit.ops.linear_classifier",
     "LinearProbe": "featkit.ops.linear_probe",
     "Network": "featkit.backbones.base",
     "Preprocessing": "featkit.data.preprocessing",
     "Store": "featkit.store.reader",
+    "alignment": "featkit.ops.uniformity",
+    "decay_exponent": "featkit.ops.spectrum",
+    "dissect": "featkit.analyses.dissect.analysis",
+    "effective_rank": "featkit.ops.spectrum",
+    "eleven_point_average_precision": "featkit.ops.average_precision",
+    "expected_calibration_error": "featkit.ops.calibration",
     "extract": "featkit.extraction.pipeline",
+    "fit_temperature": "featkit.ops.calibration",
     "hyperspherical_energy": "featkit.ops.hyperspherical_energy",
+    "learn_probe": "featkit.ops.probe_protocols",
+    "linear_cka": "featkit.ops.cka",
     "load_backbone": "featkit.backbones.resolve",
+    "mean_absolute_correlation": "featkit.ops.unit_correlation",
+    "mean_interval": "featkit.ops.few_shot",
+    "nearest_neighbors": "featkit.ops.neighbors",
+    "neighbor_overlap": "featkit.ops.similarity",
     "open_source": "featkit.data.sources",
     "open_store": "featkit.store.reader",
+    "paired_test": "featkit.ops.proportions",
+    "participation_ratio": "featkit.ops.spectrum",
+    "proportion_interval": "featkit.ops.proportions",
+    "prototype_accuracy": "featkit.ops.few_shot",
+    "rank_correlation": "featkit.ops.rank_correlation",
+    "sample_episodes": "featkit.ops.few_shot",
+    "singular_values": "featkit.ops.spectrum",
+    "spectral_evenness": "featkit.ops.unit_correlation",
+    "uniformity": "featkit.ops.uniformity",
 }
 
 __all__ = [
     "Backbone",
+    "DissectConfig",
     "EnsembleRepresentation",
     "FeatkitError",
     "FeatureTable",
     "HypersphericalLoss",
     "KNNClassifier",
     "LearnedConceptsEmbedding",
+    "LinearEvaluation",
     "LinearProbe",
     "Network",
     "Preprocessing",
     "Store",
     "__version__",
+    "alignment",
+    "decay_exponent",
+    "dissect",
+    "effective_rank",
+    "eleven_point_average_precision",
+    "expected_calibration_error",
     "extract",
+    "fit_temperature",
     "hyperspherical_energy",
+    "learn_probe",
+    "linear_cka",
     "load_backbone",
+    "mean_absolute_correlation",
+    "mean_interval",
+    "nearest_neighbors",
+    "neighbor_overlap",
     "open_source",
     "open_store",
+    "paired_test",
+    "participation_ratio",
+    "proportion_interval",
+    "prototype_accuracy",
+    "rank_correlation",
+    "sample_episodes",
+    "singular_values",
+    "spectral_evenness",
+    "uniformity",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,13 @@ def test_nothing_heavy_is_imported_before_it_is_used(code: str) -> None:
     loaded = set(seen.stdout.rpartition("LOADED")[2].split())
     assert "featkit" in loaded
     assert not loaded & HEAVY
+
+
+def test_what_the_readme_calls_is_there() -> None:
+    called = set(re.findall(r"\bfeatkit\.([A-Za-z_]+)\(", (ROOT / "README.md").read_text()))
+    assert {"extract", "linear_cka", "sample_episodes", "hyperspherical_energy"} <= called
+    assert called <= set(dir(featkit))
+    assert dir(featkit) == featkit.__all__ == sorted(featkit.__all__)
 
 
 def test_every_module_imports_and_every_export_exists() -> None:

@@ -184,7 +184,9 @@ def show_result(
         return
     first: Mapping[str, tuple[str, ...]] = dict.fromkeys(list(result.tables)[:1], ())
     texts = [
-        table_text([{name: row[name] for name in columns or row} for row in result.tables[table]])
+        table_text(
+            [{name: row.get(name) for name in columns or row} for row in result.tables[table]]
+        )
         for table, columns in (result.shown or first).items()
         if result.tables.get(table)
     ]

@@ -92,7 +92,8 @@ class KNN:
             Tables ``accuracy`` (features, vote, k, top1), ``per_class`` (features, vote, k,
             class, n, accuracy) and, where ``taps`` are given, ``layers`` (features, backbone,
             score, chosen), the score being the leave-one-out accuracy on TRAIN, the mean over k;
-            arrays ``confusion/FEATURES/kK`` (classes, classes), rows the true class; scalars
+            arrays ``confusion/FEATURES/kK`` (classes, classes), rows the true class, of which the
+            figure is that of the features and k that are best on TEST; scalars
             ``bank``, ``queries``, ``classes``, ``unreadable``, ``in_both`` (queries whose very
             image is in the bank too) and ``leave_one_out``.
 
@@ -216,12 +217,13 @@ def _add_figures(result: Result) -> None:
         title = f"{what}, k = {rows[0]['k']}"
         result.figures.append(Figure("accuracy", "bar", "accuracy", title, "features", "top1"))
     best = max(rows, key=lambda row: row["top1"])
+    best_of = " (best on TEST)" if len(rows) > 1 else ""
     result.figures.append(
         Figure(
             "confusion",
             "heatmap",
             f"confusion/{best['features']}/k{best['k']}",
-            f"Confusion of {best['features']}, k = {best['k']}",
+            f"Confusion of {best['features']}, k = {best['k']}" + best_of,
             "predicted",
             "true",
             labels="classes",

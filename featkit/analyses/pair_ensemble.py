@@ -20,7 +20,7 @@ from featkit.analyses.base import (
     option,
     short_names,
 )
-from featkit.analyses.sides import Split, kept_rows, pair_tables, split_samples
+from featkit.analyses.sides import Split, pair_tables, split_samples
 from featkit.errors import UsageError
 from featkit.ops.pair_means import pair_means
 from featkit.ops.probe_protocols import HELD_OUT, LearnedProbe, Protocol, learn_probe
@@ -126,7 +126,10 @@ class PairEnsemble:
             UsageError: There are fewer than two models, the two sides do not belong together, TRAIN
                 is too small, or no model is in a group.
         """
-        sides = {side: _chosen(inputs[side], self.config.features) for side in ("train", "test")}
+        told: dict[str, None] = {}
+        sides = {
+            side: _chosen(inputs[side], self.config.features, told) for side in ("train", "test")
+        }
         if len(sides["train"]) < 2:
             raise UsageError(f"{sides['train'][0].path} is the only model: give two or more")
         check_requirements(self.requires | {"vectors"}, sides)
@@ -136,13 +139,14 @@ class PairEnsemble:
         tables = [train for train, _ in pairs]
         names = short_names(tables)
         groups = _groups(inputs["groups"][0]) if "groups" in inputs else {}
-        members, told = _matched(tables, names, groups) if groups else (None, [])
+        members, unmatched = _matched(tables, names, groups) if groups else (None, [])
         probes = [
             learn_probe(
-                kept_rows(train, split.bank_rows),
+                train.numpy(),
                 split.bank_labels,
                 self.config.protocol,
                 self.config.seed,
+                rows=np.flatnonzero(split.bank_rows),
             )
             for train in tables
         ]
@@ -154,7 +158,7 @@ class PairEnsemble:
         if members is not None:
             _tell_groups(result, members, groups)
         result.shown = {"models": (), "pairs": (), "groups": ()}
-        result.notes += told
+        result.notes += [*told, *unmatched]
         self._add_notes(result, names, probes, split)
         return result
 
@@ -205,14 +209,29 @@ class PairEnsemble:
             result.notes.append(f"more than 0.5 apart in accuracy: {_listed(apart)}: {how}")
 
 
-def _chosen(tables: Sequence[FeatureTable], patterns: Sequence[str]) -> list[FeatureTable]:
-    """Return the tables that the patterns name, each once; all without patterns."""
-    if not patterns:
-        return list(tables)
+def _chosen(
+    tables: Sequence[FeatureTable], patterns: Sequence[str], told: dict[str, None]
+) -> list[FeatureTable]:
+    """Return the tables that the patterns name, each once; all without patterns.
+
+    What names no tap means vectors, if there are any; ``told`` takes a note on what is left out.
+    """
     by_name = {table.name: table for table in tables}
     store = str(tables[0].path.parents[1])
-    names = [name for pattern in patterns for name in match_tables(list(by_name), pattern, store)]
-    return [by_name[name] for name in dict.fromkeys(names)]
+    chosen: dict[str, FeatureTable] = {}
+    left: set[str] = set()
+    for pattern in patterns or (None,):
+        names = match_tables(list(by_name), pattern, store)
+        vectors = [name for name in names if len(by_name[name].shape) == 2]
+        if vectors and "/" not in (pattern or ""):
+            left |= set(names) - set(vectors)
+            names = vectors
+        chosen |= {name: by_name[name] for name in names}
+    left -= chosen.keys()
+    if left:
+        count = f"{len(left):,} table{'s' * (len(left) > 1)}"
+        told[f"{store}: {count} of maps or tokens left out"] = None
+    return list(chosen.values())
 
 
 def _check(split: Split) -> None:
@@ -292,7 +311,7 @@ def _answers(
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         probabilities = [
-            softmax(probe.logits(x[rows[part]]), axis=1)
+            softmax(probe.logits(x, rows[part]), axis=1)
             for probe, x in zip(probes, features, strict=True)
         ]
         votes = pair_votes(np.stack(probabilities), weights)

@@ -23,7 +23,6 @@ from featkit.analyses.best_layer import pick_layers, with_taps
 from featkit.analyses.sides import (
     Split,
     check_classes,
-    kept_rows,
     occurring,
     pair_tables,
     split_samples,
@@ -93,8 +92,9 @@ class Probe:
         Returns:
             Table ``accuracy``: features, protocol, lambda, validation (accuracy on the images held
             out), top1, low, high (its 95 % interval), mean_per_class (over the classes of TEST),
-            ece, temperature, ece_scaled (expected calibration error, before and after division of
-            the logits by the temperature), n_train, n_test. Table ``per_class``: features, class,
+            ece, temperature (not there where it is infinite), ece_scaled (expected calibration
+            error, before and after division of the logits by the temperature), n_train, n_test.
+            Table ``per_class``: features, class,
             n, accuracy. Table ``path``: features, lambda, log10_lambda, validation. Table
             ``reliability``: probabilities, confidence, accuracy, low, high, n; the bins of the best
             table, and the diagonal. Table ``layers``, where ``taps`` are given: features, backbone,
@@ -124,8 +124,13 @@ class Probe:
 
         def learn(table: FeatureTable) -> float:
             """Return the score on the images of TRAIN that are held out."""
-            bank = kept_rows(table, split.bank_rows)
-            probe = learn_probe(bank, split.bank_labels, self.config.protocol, self.config.seed)
+            probe = learn_probe(
+                table.numpy(),
+                split.bank_labels,
+                self.config.protocol,
+                self.config.seed,
+                rows=np.flatnonzero(split.bank_rows),
+            )
             probes[table.name] = probe
             return probe.validation
 
@@ -142,13 +147,14 @@ class Probe:
             if probe.converged is False:
                 why = "" if probe.penalty else ": classes that hyperplanes part have none"
                 result.notes.append(f"{name}: the optimum was not reached{why}")
-            logits = probe.logits(kept_rows(test, split.query_rows))
+            logits = probe.logits(test.numpy(), np.flatnonzero(split.query_rows))
             if split.query_labels.ndim == 1:
                 row = _judge(name, probe, logits, split, result, drawn=name == best)
             else:
                 row = _judge_several(name, probe, logits, split, result)
             result.tables["accuracy"].append(row)
-        shown = [name for name in result.tables["accuracy"][0] if name not in _SAME]
+        told = max(result.tables["accuracy"], key=len)  # one may lack a temperature
+        shown = [name for name in told if name not in _SAME]
         result.shown = {"accuracy": tuple(shown)}
         if tried:
             result.tables["layers"] = tried
@@ -224,22 +230,26 @@ def _judge(
     low, high = proportion_interval(int(right.sum()), len(right))
     temperature = probe.temperature
     assert temperature is not None  # noqa: S101 - one label a sample
-    if not 0 < temperature < math.inf:
-        how = "as by chance" if temperature else "all of them right"
+    if temperature == math.inf:
         result.notes.append(
-            f"{name}: classifies the images held out {how}: their best temperature is "
-            f"{temperature:g}"
+            f"{name}: classifies the images held out as by chance: their best temperature is "
+            "infinite, at which all classes are equally likely; it has no temperature in the table"
+        )
+    elif not temperature:
+        result.notes.append(
+            f"{name}: classifies the images held out all of them right: their best temperature is 0"
         )
     bins = {t: reliability(confidence_at(logits, t), right) for t in (1.0, temperature)}
     if drawn:
         result.tables["reliability"] = _diagram(bins)
+    finite = {"temperature": temperature} if temperature < math.inf else {}
     return _described(name, probe) | {
         "top1": float(right.mean()),
         "low": low,
         "high": high,
         "mean_per_class": float((hits[asked > 0] / asked[asked > 0]).mean()),
         "ece": bins[1.0].error,
-        "temperature": temperature,
+        **finite,
         "ece_scaled": bins[temperature].error,
         "n_train": len(split.bank_labels),
         "n_test": len(split.query_labels),

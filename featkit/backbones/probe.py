@@ -142,21 +142,30 @@ def default_tap(backbone: Backbone, outputs: Probe) -> Tap:
     Raises:
         BackboneError: No module's pooled output is the head's input.
     """
+    taps = head_inputs(backbone, outputs)
+    if taps:
+        return taps[0]
+    raise BackboneError(
+        f"{backbone.spec}: cannot tell which layer holds its features; name one with --tap "
+        f"(featkit layers {backbone.spec} lists them)"
+    )
+
+
+def head_inputs(backbone: Backbone, outputs: Probe) -> list[Tap]:
+    """Return every tap whose rows are what the network's head reads, the default tap first.
+
+    Cost: one forward of two images.
+    """
     layout = token_layout(backbone.module)
     leaves = [o for o in outputs.values() if o.leaf and o.kind not in _PASSES_THROUGH]
     head = backbone.network.head or _classifier(backbone.module, leaves)
     if head is not None:
         candidates = _candidates(outputs, head, layout)
         wanted, rows = _read_head(backbone, head, candidates, outputs)
-        for tap in reversed(candidates):
-            if _are_equal(rows[tap], wanted):
-                return tap
-    elif leaves and leaves[-1].shape is not None:
-        return Tap(leaves[-1].path, default_pooling(leaves[-1].shape, layout))
-    raise BackboneError(
-        f"{backbone.spec}: cannot tell which layer holds its features; name one with --tap "
-        f"(featkit layers {backbone.spec} lists them)"
-    )
+        return [tap for tap in reversed(candidates) if _are_equal(rows[tap], wanted)]
+    if leaves and leaves[-1].shape is not None:
+        return [Tap(leaves[-1].path, default_pooling(leaves[-1].shape, layout))]
+    return []
 
 
 def _classifier(module: nn.Module, leaves: Sequence[ModuleOutput]) -> str | None:

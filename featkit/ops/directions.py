@@ -131,5 +131,8 @@ def _matrix(x: Rows) -> Array:
     matrix: npt.NDArray[Any] = np.asarray(x)
     if matrix.ndim != 2 or matrix.dtype.kind not in "biuf" or not matrix.shape[1]:
         given = f"{matrix.dtype} {matrix.shape}"
-        raise UsageError(f"features are {given}: give real numbers in the shape (rows, features)")
+        flat = ", as reshape(len(x), -1) makes of filters or maps" if matrix.ndim > 2 else ""
+        raise UsageError(
+            f"features are {given}: give real numbers in the shape (rows, features){flat}"
+        )
     return matrix

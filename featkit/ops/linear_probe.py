@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, softmax  # type: ignore[import-untyped]
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from featkit.errors import UsageError
@@ -43,7 +44,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         intercept_: float64 (c).
         penalty_: The λ chosen.
         validation_scores_: float64 (q), one for each λ, in [0, 1].
-        held_out_: Rows that were held out, in the order drawn, (h).
+        held_out_: Places in ``y`` of the rows that were held out, in the order drawn, (h).
         held_out_logits_: Their logits, by the classifier with the λ chosen that has not seen them,
             float64 (h, c); -inf for a class of which it has seen no row.
         converged_: Whether the last fit met ``tol``.
@@ -76,12 +77,19 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.max_iter = max_iter
         self.random_state = random_state
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:  # noqa: N803
+    def fit(
+        self,
+        X: npt.ArrayLike,  # noqa: N803
+        y: npt.ArrayLike,
+        rows: npt.ArrayLike | None = None,
+    ) -> Self:
         """Choose a penalty and learn with it.
 
         Args:
-            X: (n, d), finite.
-            y: labels (n), whole numbers or strings; or 0 and 1, (n, k).
+            X: (n, d); the rows that take part are finite.
+            y: Of each row that takes part: its label (m), whole numbers or strings; or 0 and 1,
+                (m, k).
+            rows: Those of ``X`` that take part, different whole numbers (m); all if None.
 
         Returns:
             This estimator.
@@ -89,18 +97,18 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             UsageError: Shapes, values or parameters cannot be used; there is one class only.
         """
-        x, targets = self._checked(X, y)
+        x, targets, order = self._checked(X, y, rows)
         penalties = [float(penalty) for penalty in self.penalties]
         start = None
         best = 0
         if self.validation is not None:
-            self.held_out_, others = hold_out(len(x), self.validation, self.random_state)
+            self.held_out_, others = hold_out(len(order), self.validation, self.random_state)
             kept = np.sort(others)
-            path, known = self._tried(x, targets, kept, penalties)
+            path, known = self._tried(x, targets, order, kept, penalties)
             wanted = targets[self.held_out_]
             scores = []
             for index in range(len(penalties)):
-                logits = self._of_held_out(x, path, known, index)
+                logits = self._of_held_out(x, order, path, known, index)
                 scores.append(_score(logits, wanted))
                 if scores[-1] > max(scores[:-1], default=-1):
                     best, self.held_out_logits_ = index, logits
@@ -113,18 +121,19 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         self.penalty_ = penalties[best]
         found = fit_logistic(
-            x, targets, len(self.classes_), [self.penalty_], start=start, tol=self.tol,
-            max_iter=self.max_iter,
+            x, _placed(targets, order, len(x)), len(self.classes_), [self.penalty_], rows=order,
+            start=start, tol=self.tol, max_iter=self.max_iter,
         )  # fmt: skip
         self.coef_, self.intercept_ = found.weights[0], found.biases[0]
         self.converged_ = bool(found.converged[0])
         return self
 
-    def logits(self, X: npt.ArrayLike) -> Doubles:  # noqa: N803
+    def logits(self, X: npt.ArrayLike, rows: npt.ArrayLike | None = None) -> Doubles:  # noqa: N803
         """Return the logits of rows, one for each class.
 
         Args:
-            X: (m, d), finite.
+            X: (n, d); the rows that are asked are finite.
+            rows: Those of ``X`` that are asked, whole numbers (m); all if None.
 
         Returns:
             float64 (m, c).
@@ -137,11 +146,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         x = np.asarray(X)
         if x.ndim != 2 or x.shape[1] != self.n_features_in_:
             raise UsageError(f"features are {x.shape}: give (rows, {self.n_features_in_})")
-        logits = np.empty((len(x), len(self.intercept_)))
-        for begin in range(0, len(x), BLOCK):
+        order = row_numbers(rows, len(x))
+        logits = np.empty((len(order), len(self.intercept_)))
+        for begin in range(0, len(order), BLOCK):
             part = slice(begin, begin + BLOCK)
             with np.errstate(invalid="ignore", over="ignore"):  # refused below
-                logits[part] = x[part] @ self.coef_.T + self.intercept_
+                logits[part] = x[order[part]] @ self.coef_.T + self.intercept_
         if not np.isfinite(logits).all():
             raise UsageError("features hold NaN or infinity: leave those rows out")
         return logits
@@ -184,26 +194,37 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _checked(self, given: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array, Array]:
+    def _checked(
+        self, given: npt.ArrayLike, labels: npt.ArrayLike, rows: npt.ArrayLike | None
+    ) -> tuple[Array, Array, Integers]:
         x, y = np.asarray(given), np.asarray(labels)
-        if x.ndim != 2 or y.ndim not in (1, 2) or len(x) != len(y):
+        if x.ndim != 2 or y.ndim not in (1, 2) or (rows is None and len(x) != len(y)):
             raise UsageError(f"X is {x.shape} and y {y.shape}: give (n, d), and (n) or (n, k)")
+        order = row_numbers(rows, len(x))
+        if len(order) != len(y):
+            raise UsageError(f"{len(order)} rows and {len(y)} in y: give one for each")
         self.n_features_in_ = x.shape[1]
         self._has_columns = y.ndim == 2
         if self._has_columns:
             self.classes_ = np.arange(y.shape[1])
-            return x, y
-        if y.dtype.kind not in "biuUSO":
-            raise UsageError(f"y is {y.dtype}: give labels, whole numbers or strings")
+            return x, y, order
+        try:
+            with np.errstate(invalid="ignore"):  # NaN is refused
+                check_classification_targets(y)
+        except ValueError as error:
+            said = " ".join(str(error).split())
+            raise UsageError(
+                f"y is {y.dtype}: give labels, whole numbers or strings ({said})"
+            ) from error
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise UsageError(f"one class only, {self.classes_[0]!s}: give rows of two or more")
-        return x, numbers
+        return x, numbers, order
 
     def _tried(
-        self, x: Array, targets: Array, kept: Integers, penalties: list[float]
+        self, x: Array, targets: Array, order: Integers, kept: Integers, penalties: list[float]
     ) -> tuple[LogisticPath, Integers]:
-        """Fit every penalty on some rows; return also which classes these have."""
+        """Fit every penalty on those kept among the rows; return also which classes these have."""
         known = np.arange(len(self.classes_)) if self._has_columns else np.unique(targets[kept])
         numbers = targets
         if not self._has_columns:
@@ -214,18 +235,48 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             # rows of other classes are not among those kept
             numbers = np.searchsorted(known, targets).clip(max=len(known) - 1)
         path = fit_logistic(
-            x, numbers, len(known), penalties, rows=kept, tol=self.tol, max_iter=self.max_iter
-        )
+            x, _placed(numbers, order, len(x)), len(known), penalties, rows=order[kept],
+            tol=self.tol, max_iter=self.max_iter,
+        )  # fmt: skip
         return path, known
 
-    def _of_held_out(self, x: Array, path: LogisticPath, known: Integers, index: int) -> Doubles:
+    def _of_held_out(
+        self, x: Array, order: Integers, path: LogisticPath, known: Integers, index: int
+    ) -> Doubles:
         """Return the logits of the rows held out for one penalty, (h, c)."""
         logits = np.full((len(self.held_out_), len(self.classes_)), -np.inf)
         weights = path.weights[index].T
-        for begin in range(0, len(self.held_out_), BLOCK):
-            rows = slice(begin, begin + BLOCK)
-            logits[rows, known] = x[self.held_out_[rows]] @ weights + path.biases[index]
+        rows = order[self.held_out_]
+        for begin in range(0, len(rows), BLOCK):
+            part = slice(begin, begin + BLOCK)
+            logits[part, known] = x[rows[part]] @ weights + path.biases[index]
         return logits
+
+
+def row_numbers(rows: npt.ArrayLike | None, n: int) -> Integers:
+    """Return the numbers of some of ``n`` rows, all if None, or raise UsageError.
+
+    Example:
+        >>> row_numbers(None, 3)
+        array([0, 1, 2])
+    """
+    if rows is None:
+        return np.arange(n)
+    order = np.asarray(rows)
+    if order.ndim != 1 or order.dtype.kind not in "iu" or not ((order >= 0) & (order < n)).all():
+        raise UsageError(f"rows are {order.dtype} {order.shape}: give whole numbers below {n}")
+    if len(np.unique(order)) < len(order):
+        raise UsageError("rows: some come twice; give each once")
+    return order.astype(np.int64)
+
+
+def _placed(targets: Array, order: Integers, n: int) -> Array:
+    """Return targets at the numbers of their rows; 0 for rows that take no part."""
+    if len(order) == n and (order == np.arange(n)).all():
+        return targets
+    placed = np.zeros((n, *targets.shape[1:]), targets.dtype)
+    placed[order] = targets
+    return placed
 
 
 def _score(logits: Array, targets: Array) -> float:

@@ -12,8 +12,8 @@ from featkit.errors import UsageError
 from featkit.ops.calibration import fit_temperature
 from featkit.ops.hold_out import hold_out
 from featkit.ops.linear_classifier import LinearEvaluation
-from featkit.ops.linear_probe import LinearProbe
-from featkit.ops.neighbors import BLOCK, Array, Integers, unit_rows
+from featkit.ops.linear_probe import LinearProbe, row_numbers
+from featkit.ops.neighbors import BLOCK, Array, Floats, Integers, unit_rows
 
 Protocol = Literal["logistic", "unregularised", "sgd"]
 Learner: TypeAlias = LinearProbe | LinearEvaluation
@@ -47,13 +47,18 @@ class LearnedProbe:
     validation: float
     temperature: float | None
 
-    def logits(self, x: npt.ArrayLike) -> Array:
-        """Return the outputs for rows of features, (m, d) to (m, c)."""
-        return _logits(self.model, np.asarray(x))
+    def logits(self, x: npt.ArrayLike, rows: npt.ArrayLike | None = None) -> Array:
+        """Return the outputs (m, c) for features (n, d): of some ``rows`` (m), or of all."""
+        features = np.asarray(x)
+        return _logits(self.model, features, row_numbers(rows, len(features)))
 
 
 def learn_probe(
-    x: npt.ArrayLike, y: npt.ArrayLike, protocol: Protocol = "logistic", seed: int = 0
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    protocol: Protocol = "logistic",
+    seed: int = 0,
+    rows: npt.ArrayLike | None = None,
 ) -> LearnedProbe:
     """Train a linear classifier by a protocol, and find the temperature of its probabilities.
 
@@ -66,11 +71,12 @@ def learn_probe(
     Guo et al. allow, sec. 4); their score is ``validation`` where there is no λ to choose.
 
     Args:
-        x: (n, d), finite.
-        y: labels (n), whole numbers or strings; or 0 and 1, (n, k), one classifier a column.
-            Columns that are all 0 or all 1 are not learned.
+        x: (n, d); the rows that take part are finite. Memory-mapped arrays are read block by block.
+        y: Of each row that takes part: its label (m), whole number or string; or 0 and 1, (m, k),
+            one classifier a column. Columns that are all 0 or all 1 are not learned.
         protocol: Which; ``sgd`` takes one label a sample.
         seed: Of the split and the training.
+        rows: Those of ``x`` that take part, different whole numbers (m); all if None.
 
     Returns:
         The classifier, and what was chosen.
@@ -79,7 +85,8 @@ def learn_probe(
         UsageError: There are too few samples or classes; shapes, values or parameters cannot be
             used.
 
-    Cost: that of the classifier; for ``sgd`` once more with one λ, on a copy of the rows kept.
+    Cost: that of the classifier; for ``sgd`` once more with one λ, on a copy of the rows kept,
+    all of which it holds in memory twice.
 
     Source: Ericsson et al. 2021, arXiv:2011.13377, sec. 3, and their code (logistic; their
     temperatures are fitted to folds of the test set); Wallace et al. 2021, arXiv:2110.10293,
@@ -96,25 +103,31 @@ def learn_probe(
     features, labels = np.asarray(x), np.asarray(y)
     if protocol not in get_args(Protocol):
         raise UsageError(f"protocol {protocol!r}: use {' or '.join(get_args(Protocol))}")
-    if features.ndim != 2 or labels.ndim not in (1, 2) or len(features) != len(labels):
+    wrong = rows is None and len(features) != len(labels)
+    if features.ndim != 2 or labels.ndim not in (1, 2) or wrong:
         raise UsageError(f"x is {features.shape} and y {labels.shape}: give (n, d) and (n)")
+    order = row_numbers(rows, len(features))
+    if len(order) != len(labels):
+        raise UsageError(f"{len(order)} rows and {len(labels)} in y: give one for each")
     if labels.ndim == 2 and protocol == "sgd":
         raise UsageError(
             "sgd learns one label a sample, and these have several: use logistic or unregularised"
         )
     held_out, kept = _hold_out(labels, protocol, seed)
     if protocol == "sgd":
-        return _learn_by_sgd(features, labels, held_out, kept, seed)
-    return _learn_logistic(features, labels, protocol, seed)
+        return _learn_by_sgd(_unit_rows(features, order), labels, held_out, kept, seed)
+    return _learn_logistic(features, labels, order, protocol, seed)
 
 
-def _learn_logistic(x: Array, labels: Array, protocol: Protocol, seed: int) -> LearnedProbe:
+def _learn_logistic(
+    x: Array, labels: Array, order: Integers, protocol: Protocol, seed: int
+) -> LearnedProbe:
     model = LinearProbe(validation=HELD_OUT[protocol], random_state=seed)
     if protocol == "unregularised":
         model.set_params(penalties=(0.0,))
     several = labels.ndim == 2
     columns = _learnable(labels) if several else None
-    model.fit(x, labels if columns is None else labels[:, columns])
+    model.fit(x, labels if columns is None else labels[:, columns], order)
     scores = model.validation_scores_.tolist()
     path = tuple(zip(model.penalties, scores, strict=True)) if protocol == "logistic" else ()
     temperature = None
@@ -128,10 +141,9 @@ def _learn_logistic(x: Array, labels: Array, protocol: Protocol, seed: int) -> L
 
 
 def _learn_by_sgd(
-    x: Array, labels: Array, held_out: Integers, kept: Integers, seed: int
+    units: Floats, labels: Array, held_out: Integers, kept: Integers, seed: int
 ) -> LearnedProbe:
     model = LinearEvaluation(validation=HELD_OUT["sgd"], random_state=seed)
-    units = unit_rows(x).array
     model.fit(units, labels)
     scores = model.validation_accuracy_.tolist()
     path = tuple(zip(model.weight_decays, scores, strict=True))
@@ -140,7 +152,7 @@ def _learn_by_sgd(
         weight_decays=(penalty,), validation=HELD_OUT["sgd"], random_state=seed
     ).fit(units[kept], labels[kept])
     logits = np.full((len(held_out), len(model.classes_)), -np.inf)
-    logits[:, np.searchsorted(model.classes_, other.classes_)] = _logits(other, x[held_out])
+    logits[:, np.searchsorted(model.classes_, other.classes_)] = _logits(other, units, held_out)
     temperature = _temperature(logits, labels[held_out], model.classes_)
     return LearnedProbe("sgd", model, model.classes_, penalty, None, path, max(scores), temperature)
 
@@ -183,8 +195,17 @@ def _learnable(labels: Array) -> Array:
     return np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.min(0) < labels.max(0))
 
 
-def _logits(model: Learner, x: Array) -> Array:
+def _logits(model: Learner, x: Array, order: Integers) -> Array:
     if isinstance(model, LinearProbe):
-        return model.logits(x)
-    blocks = (x[start : start + BLOCK] for start in range(0, len(x), BLOCK))
-    return np.concatenate([model.logits(unit_rows(block).array) for block in blocks])
+        return model.logits(x, order)
+    parts = (order[start : start + BLOCK] for start in range(0, len(order), BLOCK))
+    return np.concatenate([model.logits(unit_rows(x[part]).array) for part in parts])
+
+
+def _unit_rows(x: Array, order: Integers) -> Floats:
+    """Return some rows, each divided by its length, of which only a block is copied before."""
+    units = np.empty((len(order), x.shape[1]), np.float32)
+    for start in range(0, len(order), BLOCK):
+        part = order[start : start + BLOCK]
+        units[start : start + BLOCK] = unit_rows(x[part]).array
+    return units

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import h5py
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 from sklearn.linear_model import LogisticRegression
 
 from featkit.analyses.base import Figure, Result
+from featkit.analyses.diversity import probe_error
 from featkit.analyses.diversity.analysis import Diversity
 from featkit.analyses.diversity.comparison import compare_models, repeats_name
 from featkit.analyses.diversity.config import DiversityConfig
@@ -20,6 +22,7 @@ from featkit.analyses.diversity.family import Model, describe_model, read_family
 from featkit.backbones.resolve import load_backbone
 from featkit.errors import UsageError
 from featkit.extraction.pipeline import extract
+from featkit.ops.linear_probe import LinearProbe
 from featkit.report.figures import draw_figures
 from featkit.store.reader import FeatureTable, Store, open_store
 from tests.conftest import NET
@@ -249,7 +252,8 @@ def test_weights_come_from_the_backbone(photos: Path, tmp_path: Path) -> None:
         assert row["mean_energy"] == pytest.approx(mean, rel=1e-6)
         assert (row["n"], row["d"]) == weight.shape
         assert row["layer"] == {"conv1": "conv1", "linear": "head"}.get(name, "res2")
-    assert {row["layer"] for row in rows_of(result, "models", over="weights")} == set(found)
+    named = {row["layer"] for row in rows_of(result, "models", over="weights")}
+    assert named == {"conv1", "head"} | stage
 
 
 def test_weights_that_are_no_longer_the_tables(photos: Path, tmp_path: Path) -> None:
@@ -287,7 +291,7 @@ def test_a_family_gives_correlations_early_stopping_and_figures(tmp_path: Path) 
     )
     result = measure(store.tables(), family=family(tmp_path, table), taps=("head",))
     rows = rows_of(result, "models", over="samples")
-    assert {row["backbone"] for row in rows if row["least_error"]} == {"w1e2", "w2e3"}
+    assert {row["backbone"] for row in rows if row["least_test_error"]} == {"w1e2", "w2e3"}
     (found,) = rows_of(result, "correlations", over="samples")
     wanted = spearmanr([row["mean_diversity"] for row in rows], [row["error"] for row in rows])
     assert found["rho"] == pytest.approx(wanted.statistic)
@@ -297,7 +301,7 @@ def test_a_family_gives_correlations_early_stopping_and_figures(tmp_path: Path) 
     names = {figure.name for figure in result.figures}
     assert {
         "layers-samples-none", "error-samples-none-width-1-DINO", "error-samples-none",
-        "error-samples-none-width-2-SimCLR", "error-parameters", "method-samples-none",
+        "error-samples-none-width-2-SimCLR", "error-parameters",
         "diversity-parameters-samples-none",
     } <= names  # fmt: skip
     assert {path.stem for path in draw_figures(result, tmp_path / "drawn")} == names
@@ -337,7 +341,7 @@ def test_a_picture_of_each_training_joins_its_epochs_and_marks_the_least_error()
     assert drawn[f"{stem}-width-2"] == {"net3", "net4"}
     for number in "12":
         figure = figures[f"{stem}-width-{number}"]
-        assert (figure.path, figure.mark, figure.hue) == ("epochs", "least_error", "layer")
+        assert (figure.path, figure.mark, figure.hue) == ("epochs", "least_test_error", "layer")
         assert figure.title.endswith(f"width {number}")
     assert f"{stem}-width-4" not in drawn
     stopped = {"net1", "net3", "net5"}
@@ -385,6 +389,49 @@ def test_models_that_differ_in_size_alone_are_joined_by_it(
     assert figures["error-samples-none"].path == path
 
 
+def test_methods_are_compared_at_one_width() -> None:
+    models = [Model(width=w, method=m, error=0.1) for w in (1, 2) for m in ("BYOL", "DINO")]
+    figures, drawn = figures_of(*models, Model(width=4, method="DINO", error=0.3))
+    assert drawn["method-samples-none-width-1"] == {"net0", "net1"}
+    assert drawn["method-samples-none-width-2"] == {"net2", "net3"}
+    assert figures["method-samples-none-width-2"].title.endswith("width 2")
+    assert [name for name in figures if name.startswith("method")] == [
+        "method-samples-none-width-1", "method-samples-none-width-2",
+    ]  # fmt: skip
+    assert "method-samples-none" in figures_of(*models[:2])[0]
+
+
+def test_points_have_the_names_of_backbones_where_there_is_room() -> None:
+    size = {"norm": "batch", "error": 0.1}
+    few = [Model(parameters=n, method=f"m{n}", **size) for n in range(1, 9)]
+    drawn = ("error-samples-none", "diversity-parameters-samples-none", "error-parameters")
+    figures = figures_of(*few)[0]
+    assert {figures[name].names for name in drawn} == {"backbone"}
+    assert figures["method-samples-none"].names == "backbone"
+
+
+def test_layers_that_are_one_are_drawn_once(tmp_path: Path) -> None:
+    """A layer that is another in one model only is drawn for both."""
+    path = tmp_path / "store"
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    for seed, name in enumerate(("small", "large")):
+        maps = points(seed, 5, 2, 2)
+        tables = {"res2.none": maps if seed else points(7, 5, 2, 2), "res4.none": maps}
+        for tap, x in {**tables, "avgpool.avg": maps.mean((2, 3))}.items():
+            make_table(path, manifest, f"{name}/{tap}", x, weights=name)
+    errors = family(tmp_path, "backbone,error\nsmall,0.1\nlarge,0.2\n")
+    taps = ("res2", "res4", "avgpool")
+    result = measure(open_store(path).tables(), family=errors, over=("samples",), taps=taps)
+    same = {(r["pooling"], r["layer"]): r["same_as"] for r in result.tables["models"]}
+    assert {key: first for key, first in same.items() if first} == {("avg", "avgpool"): "res4"}
+    for figure in result.figures:
+        rows = rows_of(result, "models", **dict(figure.where or {}))
+        wanted = {"avg": {"res2", "res4"}, "flatten": {"res2", "res4", "avgpool"}}
+        if figure.name != "error-parameters":
+            assert {row["layer"] for row in rows} == wanted[rows[0]["pooling"]]
+    assert len({row["layer"] for row in result.tables["models"]}) == 3
+
+
 def test_names_of_methods_make_names_of_files() -> None:
     models = [
         Model(epochs=epochs, method=method, error=1 / epochs / len(method))
@@ -414,10 +461,19 @@ def test_the_probes_error_is_a_classifiers(tmp_path: Path) -> None:
         assert error == pytest.approx(1 - peer.score(other.numpy(), other.labels), abs=0.03)
     assert errors["sharp"] + 0.1 < errors["blunt"]
     assert {row["error"] for row in result.tables["energy"]} == set(errors.values())
+    for row in result.tables["family"]:
+        interval = binomtest(round(150 * row["error"]), 150).proportion_ci(method="wilson")
+        assert (row["error_low"], row["error_high"]) == pytest.approx(tuple(interval))
+    assert set(result.shown["family"]) <= set(result.tables["family"][0])
     with pytest.raises(UsageError, match="--train has the images of STORE"):
         Diversity(DiversityConfig()).run({"store": tables["store"], "train": tables["store"]})
     alone = Diversity(DiversityConfig()).run({"store": tables["store"]})
     assert any("error: of a fifth of STORE" in note for note in alone.notes)
+    others = [
+        Diversity(DiversityConfig(seed=seed)).run({"store": tables["store"]}).tables["family"]
+        for seed in range(1, 6)
+    ]
+    assert len({str(rows) for rows in others}) > 1  # other images are held out
     with pytest.raises(UsageError, match=r"--train has no table (blunt|sharp)/avgpool.avg"):
         Diversity(DiversityConfig()).run({"store": tables["store"], "train": tables["train"][:1]})
     given = family(tmp_path, "backbone,error\nsharp,0.125\n")
@@ -425,6 +481,37 @@ def test_the_probes_error_is_a_classifiers(tmp_path: Path) -> None:
     assert {row["backbone"]: row["error"] for row in told.tables["family"]} == errors | {
         "sharp": 0.125
     }
+
+
+def test_a_probe_without_an_optimum_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_error, "LinearProbe", partial(LinearProbe, max_iter=1, tol=1e-12))
+    notes = Diversity(DiversityConfig()).run({"store": store.tables()}).notes
+    assert [note for note in notes if "optimum" in note] == [
+        f"{name}: error of a probe that did not reach its optimum" for name in ("large", "small")
+    ]
+
+
+def test_the_seed_is_the_probes_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def made(**given: Any) -> LinearProbe:
+        seen.append(given["random_state"])
+        return LinearProbe(penalties=(1.0,), **given)
+
+    monkeypatch.setattr(probe_error, "LinearProbe", made)
+    Diversity(DiversityConfig(seed=7)).run({"store": store.tables()})
+    assert seen == [7, 7]
+
+
+def test_a_layer_without_an_energy_in_its_only_draw_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    manifest = make_samples(path, LABELS, ["ant", "bee", "cow"])
+    make_table(path, manifest, "net/flat.avg", np.ones((N, 4), np.float32))
+    make_table(path, manifest, "net/avgpool.avg", points(0, 4))
+    result = measure(open_store(path).tables(), repeats=1, samples=20, over=("samples",))
+    assert {row["layer"] for row in result.tables["energy"]} == {"avgpool"}
+    (note,) = result.notes
+    assert note.startswith("net/flat.avg, samples: all 20 samples point the same way")
 
 
 def test_labels_missing_and_layers_without_an_energy_are_said(tmp_path: Path) -> None:
@@ -478,11 +565,28 @@ def test_what_a_model_is_is_read_off_its_architecture(photos: Path, tmp_path: Pa
         ("backbone,error,error\na,0,1\n", "column 'error' comes twice"),
         ("backbone,epochs\n,2\n", "line 2: no backbone"),
         ("backbone,epochs\na,2,3\n", "line 2: has more cells"),
+        ("backbone;epochs\na;1;2\n", "line 2: has more cells"),
+        ("backbone|epochs\na|1\n", r"unknown column 'backbone\|epochs'"),
+        ("PK\x03\n", "family .*PK"),
     ],
 )
 def test_family_files_that_mean_nothing(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         read_family(family(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backbone , epochs, error,method\nsmall ,30, 0.25,SimCLR\n",
+        "backbone;epochs;error;method\r\nsmall;30;0,25;SimCLR\r\n",
+        "\ufeffbackbone\tepochs\terror\tmethod\nsmall\t30\t0.25\tSimCLR\n",
+    ],
+)
+def test_family_files_as_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
+    (tmp_path / "family.csv").write_bytes(text.encode())
+    wanted = {"small": Model(epochs=30, error=0.25, method="SimCLR")}
+    assert read_family(tmp_path / "family.csv") == wanted
 
 
 def test_a_family_may_leave_cells_empty_and_must_name_what_is_there(

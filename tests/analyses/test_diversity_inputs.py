@@ -12,6 +12,7 @@ from featkit.analyses.diversity import analysis, weights
 from featkit.analyses.diversity.analysis import Diversity
 from featkit.analyses.diversity.comparison import corrected_spread
 from featkit.analyses.diversity.config import DiversityConfig
+from featkit.analyses.diversity.layers import choose_layers, last_features, reads_as_head
 from featkit.backbones.resolve import load_backbone
 from featkit.errors import UsageError
 from featkit.extraction.pipeline import extract
@@ -179,3 +180,33 @@ def test_corrected_spread_is_that_of_draws_from_images_without_end(drawn: int) -
     means = np.array([rng.permutation(images)[:drawn].mean() for _ in range(4000)])
     wanted = images.std(ddof=1) / np.sqrt(drawn)
     assert corrected_spread(means, drawn / 200) == pytest.approx(wanted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("spec", "taps", "end"),
+    [
+        ("timm:vit_tiny_patch16_224?weights=none", ["blocks.3:cls", "norm:cls"], "norm"),
+        ("timm:resnet10t?weights=none", ["layer3:avg", "layer4:avg"], "layer4"),  # as global_pool
+        ("timm:resnet18?weights=none", ["layer4.0:avg", "layer4.1:avg"], "layer4.1"),
+        (
+            "torchvision:mobilenet_v3_small?weights=none",
+            ["avgpool:avg", "classifier.1"],
+            "classifier.1",
+        ),
+        (NET, ["avgpool", "layer1:avg"], "avgpool"),
+    ],
+)
+def test_what_the_head_reads_is_known_from_the_network(
+    photos: Path, tmp_path: Path, spec: str, taps: list[str], end: str
+) -> None:
+    """Of MobileNet the pooled maps are not what the head reads, though they are called avgpool."""
+    store = extract(photos, backbones=[spec], store=tmp_path / "s", taps=taps, workers=0)
+    (head,) = choose_layers(store.tables(), ["head"])[0]
+    assert (head.table.tap, head.is_end) == (end, True)
+    found = last_features(store.tables())
+    assert found is not None
+    assert found.tap == end
+    tables = {table.tap: table for table in store.tables()}
+    assert {tap: reads_as_head(table) for tap, table in tables.items()} == {
+        tap: tap == end for tap in tables
+    }

@@ -381,13 +381,18 @@ def test_a_place_that_cannot_be_written_to_is_refused_at_once(
 
     monkeypatch.setattr(EnsembleRepresentation, "fit", never)
     (tmp_path / "file").write_text("in the way")
+    Result("knn", {}).save(tmp_path / "other")
     for folder, message in (
         (tmp_path / "file", "cannot write to .*file"),
+        (tmp_path / "other", "other holds a result of knn: give another folder"),
         (train.path, "lies in the store"),
         (train.path / "net0" / "deep", "lies in the store"),
     ):
         with pytest.raises(UsageError, match=message):
             fit_ensemble(train, folder, learner(), name="e")
+    with pytest.raises(UsageError, match="holds a result of knn"):
+        fit_ensemble(train, tmp_path / "other", learner(), name="e", overwrite=True)
+    assert Result.load(tmp_path / "other", "knn").analysis == "knn"
     with pytest.raises(UsageError, match="k is 500 and there are 399 images"):
         fit_ensemble(train, tmp_path / "e", learner(), config=StudyConfig(k=(500,)))
     assert not (tmp_path / "e").exists()

@@ -80,6 +80,17 @@ def test_leave_one_out_is_a_loop_that_leaves_one_out(tmp_path: Path) -> None:
     assert nearest.scalars["leave_one_out"] == "yes"
 
 
+def test_the_picture_says_that_its_k_was_chosen_on_test(tmp_path: Path) -> None:
+    sides = {"train": TRAIN, "test": TEST}
+    tables = [[table(tmp_path / side, X[rows], Y[rows])] for side, rows in sides.items()]
+    figures = {
+        k: {figure.name: figure.title for figure in run(tables[0], tables[1], k=k).figures}
+        for k in ((5,), (1, 5, 100))
+    }
+    assert figures[5,]["confusion"] == "Confusion of pixels/fc, k = 5"
+    assert figures[1, 5, 100]["confusion"].endswith(" (best on TEST)")
+
+
 def test_unreadable_rows_take_no_part(tmp_path: Path) -> None:
     x = X[:200].copy()
     x[[3, 150]] = np.nan

@@ -34,7 +34,8 @@ def test_from_two_models_to_their_energies(run: Run, tmp_path: Path) -> None:
     status, out, err = run("diversity", test, "--train", train, *asked, "-o", folder)
     assert status == 0
     assert err == "note: no head in narrow, wide: avgpool stands for it\n"
-    energies, most, end = out.split("\n\n")
+    energies, most, errors, end = out.split("\n\n")
+    assert errors.splitlines()[0].split() == ["backbone", "error", "error_low", "error_high"]
     header = energies.splitlines()[0].split()
     assert header[:4] == ["backbone", "tap", "pooling", "over"]
     assert {"mean_energy", "spread", "mean_diversity", "error"} <= set(header)

@@ -163,7 +163,11 @@ def test_help_shows_the_command_and_its_sources(run: Run) -> None:
         (["a", "a"], "TRAIN and TEST are the same images"),
         (["a", "b", "--weights", "fair"], "'fair' is not one of 'printed', 'convex'"),
         (["a", "b", "--seed", "-1"], "seed is -1: give a whole number"),
-        (["maps", "b"], "needs rows of d numbers, and these are (2, 3, 3)"),
+        (["maps", "b"], "TRAIN and TEST have different tables (two/fc.none only on one side)"),
+        (
+            ["maps", "b", "--features", "one,two/fc"],
+            "needs rows of d numbers, and these are (2, 3, 3)",
+        ),
         (["a", "b", "--groups", "nowhere"], "nowhere holds no result (No such file"),
         (["a", "b", "--groups", "other"], "holds a result of knn: give a folder that featkit lce"),
         (["a", "b", "--groups", "strange"], "none of blind/fc, one/fc, two/fc is in a group"),

@@ -21,6 +21,7 @@ from featkit.ops.hyperspherical_energy import (
     measure_energies,
     measure_energy,
 )
+from featkit.ops.hyperspherical_loss import HypersphericalLoss
 from featkit.ops.neighbors import unit_rows
 
 POWERS = [0, 0.5, 1, 2]
@@ -659,3 +660,12 @@ def test_rows_that_are_not_finite(monkeypatch, dtype, bad):
             UsageError, match="2 of 20 rows of features hold NaN or infinity, the first is row 6"
         ):
             hyperspherical_energy(x)
+
+
+def test_filters_are_flattened_by_the_user() -> None:
+    """A loss flattens weights as they are; a measure says what the rows are to be."""
+    filters = np.random.default_rng(0).standard_normal((6, 3, 2, 2))
+    with pytest.raises(UsageError, match=r"\(6, 3, 2, 2\): .* as reshape\(len\(x\), -1\) makes of"):
+        hyperspherical_energy(filters)
+    flat = hyperspherical_energy(filters.reshape(len(filters), -1))
+    assert HypersphericalLoss()(torch.from_numpy(filters)).item() == pytest.approx(flat)

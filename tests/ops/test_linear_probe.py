@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -169,3 +170,73 @@ def test_two_classes_have_one_decision() -> None:
     weights = np.where(y[TEST], 2.0, 1.0)
     wanted = np.average(probe.predict(X[TEST]) == y[TEST], weights=weights)
     assert probe.score(X[TEST], y[TEST], weights) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_some_rows_are_those_of_a_copy(several):
+    """Rows that take no part may hold anything, and those that do may come in any order."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=300) + 2
+    x = rng.standard_normal((300, 6)) + np.eye(6)[y]
+    rows = rng.permutation(300)[:250]
+    targets = np.eye(5, dtype=int)[y][:, 2:] if several else y
+    copied = LinearProbe(tol=1e-9).fit(x[rows], targets[rows])
+    x[np.setdiff1d(np.arange(300), rows)] = np.nan
+    found = LinearProbe(tol=1e-9).fit(x, targets[rows], rows)
+    assert found.penalty_ == copied.penalty_
+    np.testing.assert_array_equal(found.held_out_, copied.held_out_)
+    np.testing.assert_allclose(found.coef_, copied.coef_, atol=1e-4)
+    asked = rows[:7]
+    np.testing.assert_allclose(found.logits(x, asked), copied.logits(x[asked]), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 1, 1, 2], "some come twice"),
+        ([0, 1, 2, 40], "give whole numbers below 40"),
+        ([0, 1, 2, -1], "give whole numbers below 40"),
+        ([0.0, 1.0, 2.0, 3.0], "rows are float64"),
+        ([0, 1, 2], "3 rows and 4 in y"),
+    ],
+)
+def test_rows_that_cannot_take_part(rows, message):
+    with pytest.raises(UsageError, match=message):
+        LinearProbe().fit(np.ones((40, 2)), [0, 1, 0, 1], rows)
+
+
+def test_memory_mapped_rows_are_never_all_copied(tmp_path):
+    """With one row left out, of a table that is read block by block."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=20_000)
+    held = np.memmap(tmp_path / "x", np.float32, "w+", shape=(20_000, 256))
+    held[:] = rng.standard_normal(held.shape, np.float32)
+    held[:, 0] += 4 * y
+    held[1000] = np.nan
+    rows = np.delete(np.arange(20_000), 1000)
+    tracemalloc.start()
+    probe = LinearProbe(penalties=(10.0,)).fit(held, y[rows], rows)
+    right = (probe.logits(held, rows).argmax(1) == y[rows]).mean()
+    most = tracemalloc.get_traced_memory()[1]  # of NumPy
+    tracemalloc.stop()
+    assert right > 0.95
+    assert most < held.nbytes * 0.75
+
+
+@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False], ["a", "b"], [3, 4]])
+def test_labels_are_those_that_scikit_learn_takes(labels):
+    x, y = np.array([[0.0], [1.0]] * 10), np.array(labels * 10)
+    peer = LogisticRegression().fit(x, y)
+    found = LinearProbe().fit(x, y)
+    assert found.classes_.tolist() == peer.classes_.tolist()
+    assert found.classes_.dtype == peer.classes_.dtype
+    np.testing.assert_array_equal(found.predict(x), peer.predict(x))
+
+
+@pytest.mark.parametrize("y", [[0.5, 1.2], [np.nan, 1.0], [np.inf, 1.0], [None, 1]])
+def test_labels_that_scikit_learn_refuses(y):
+    x = np.array([[0.0], [1.0]] * 10)
+    with pytest.raises(ValueError), np.errstate(invalid="ignore"):  # noqa: PT011
+        LogisticRegression().fit(x, np.array(y * 10))
+    with pytest.raises(UsageError, match=r"y is .*: give labels, whole numbers or strings"):
+        LinearProbe().fit(x, np.array(y * 10))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -18,7 +18,7 @@ from featkit.analyses.diversity.comparison import compare_models, corrected_spre
 from featkit.analyses.diversity.config import DiversityConfig
 from featkit.analyses.diversity.family import describe_model, merge, read_family
 from featkit.analyses.diversity.layers import Layer, as_points, choose_layers
-from featkit.analyses.diversity.probe_error import check_train, probe_errors
+from featkit.analyses.diversity.probe_error import ProbeError, check_train, probe_errors
 from featkit.analyses.diversity.weights import Weights, read_weights
 from featkit.errors import UsageError
 from featkit.ops.hyperspherical_energy import Energy, measure_energies
@@ -38,6 +38,9 @@ SHOWN = {
     "most_diverse": (),
     "correlations": (),
 }  # fmt: skip
+
+SHOWN_ERRORS = ("backbone", "error", "error_low", "error_high")
+"""Of the table ``family``, where probes were learned."""
 
 POINTS = {"samples": "samples", "units": "units", "weights": "filters"}
 """What notes call the points."""
@@ -87,7 +90,8 @@ class Diversity:
             the repeats of E and of E a pair, diversity and mean_diversity = minus those, spread as
             in :func:`featkit.analyses.diversity.comparison.corrected_spread`, share = of the
             readable images in each repeat; correlation and evenness of the layer's units;
-            the backbone's error), ``family`` (a row a backbone), and those of
+            the backbone's error), ``family`` (a row a backbone; error_low and error_high are the
+            95 % interval of the error of a probe), and those of
             :func:`featkit.analyses.diversity.comparison.compare_models`; where images are drawn
             several times, an array for each row, called as in
             :func:`featkit.analyses.diversity.comparison.repeats_name`: its mean energy in each
@@ -131,9 +135,10 @@ class Diversity:
             *chain.from_iterable(rows),
             *chain.from_iterable(self._weight_rows(found, result) for found in weights),
         ]
+        errors: dict[str, ProbeError] = {}
         if self.config.probe:
-            errors = probe_errors(asked, tables, train, result.notes)
-            family |= {name: merge(family[name], model) for name, model in errors.items()}
+            errors = probe_errors(asked, tables, train, self.config.seed, result.notes)
+            family |= {name: replace(family[name], error=e.error) for name, e in errors.items()}
         result.scalars = {
             "backbones": len(backbones),
             "layers": len({(layer.table.backbone, layer.name) for layer in layers}),
@@ -144,6 +149,11 @@ class Diversity:
         for row in result.tables["energy"]:
             row["error"] = family[row["backbone"]].error
         compare_models(result, family, {_name(layer) for layer in layers if layer.is_end})
+        for row in result.tables["family"]:
+            own = errors.get(row["backbone"])
+            row["error_low"], row["error_high"] = (own.low, own.high) if own else (None, None)
+        if errors:
+            result.shown = {**SHOWN, "family": SHOWN_ERRORS}
         return result
 
     def _draws(self, layers: Sequence[Layer]) -> dict[Path, Draws]:

@@ -33,7 +33,7 @@ _SPREADS = {"mean_diversity": "spread"}
 """What is drawn with its spread over the repeats."""
 
 _NAMES = 16
-"""Layers whose names a picture has room for."""
+"""Names that a picture has room for, of layers or beside points."""
 
 
 def compare_models(result: Result, family: Mapping[str, Model], ends: set[tuple[str, str]]) -> None:
@@ -47,9 +47,11 @@ def compare_models(result: Result, family: Mapping[str, Model], ends: set[tuple[
     both None where there is no spread; layers that are the same, such as the average of the last
     map, are named together),
     ``models`` (the energies with what is known of the backbone; ``mean_diversity`` is minus the
-    energy of a pair; ``least_error`` marks the epoch with the least error among models that differ
-    in epochs only) and, where three models or more have an error, ``correlations`` (Spearman's ρ of
-    error and diversity for each layer).
+    energy of a pair; ``same_as`` is an earlier layer that this one equals in every backbone;
+    ``least_test_error`` marks the epoch with the least error among models that differ in epochs
+    only: early stopping as in the paper, chosen by the very error that is drawn, on the test
+    images, so that it is better than that of an epoch chosen without them) and, where three models
+    or more have an error, ``correlations`` (Spearman's ρ of error and diversity for each layer).
 
     Args:
         result: With the table ``energy``, and the energies of the repeats in ``arrays``.
@@ -60,6 +62,7 @@ def compare_models(result: Result, family: Mapping[str, Model], ends: set[tuple[
     stopped = _least_errors(family)
     joined = list(_join(result.tables["energy"], family, ends, stopped))
     models = [model for model, _ in joined]
+    _mark_copies(models)
     drawn = [
         model | {"repeats": result.arrays.get(repeats_name(row)), "share": row["share"]}
         for model, row in joined
@@ -131,13 +134,19 @@ def _join(
     """Yield the energies with their model, and the row that they are from.
 
     The end of a network stands at every pooling; one that itself was pooled in several ways stands
-    at its own only, so that no layer comes twice.
+    at its own only, so that no layer comes twice. Weights stand for their layer, such as ``head``
+    whatever a network calls it; those of a layer of several modules for these.
     """
     views: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         if row["over"] != "weights":
             views.setdefault((row["backbone"], row["layer"]), set()).add(row["pooling"])
     ends = {end for end in ends if len(views.get(end, ())) == 1}
+    modules: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["over"] == "weights":
+            modules.setdefault((row["backbone"], row["layer"]), set()).add(row["tap"])
+    blocks = {layer for (_, layer), own in modules.items() if len(own) > 1}
     poolings = dict.fromkeys(
         row["pooling"]
         for row in rows
@@ -145,6 +154,7 @@ def _join(
     )
     for row in rows:
         is_end = (row["backbone"], row["layer"]) in ends and row["over"] != "weights"
+        parted = blocks if row["over"] == "weights" else ()
         for pooling in (poolings or ["none"]) if is_end else [row["pooling"]]:
             model = family[row["backbone"]].known()
             joined = {
@@ -152,14 +162,37 @@ def _join(
                 "pooling": pooling,
                 "power": row["power"],
                 "backbone": row["backbone"],
-                "layer": row["tap"] if row["over"] == "weights" else row["layer"],
+                "layer": row["tap"] if row["layer"] in parted else row["layer"],
                 "mean_energy": row["mean_energy"],
                 "mean_diversity": -row["mean_energy"],
                 "spread": row["spread"],
                 **model,
-                "least_error": row["backbone"] in stopped,
+                "least_test_error": row["backbone"] in stopped,
             }
             yield joined, row
+
+
+def _mark_copies(models: Sequence[Row]) -> None:
+    """Name the first layer that another one equals in each backbone that has it: no news."""
+    for _, rows in _grouped(models, "over", "pooling", "power"):
+        energies = {
+            where["layer"]: {row["backbone"]: row["mean_energy"] for row in members}
+            for where, members in _grouped(rows, "layer")
+        }
+        firsts: dict[str, str | None] = {}
+        for layer, own in energies.items():
+            alike = (first for first in firsts if _are_same(own, energies[first]))
+            firsts[layer] = next((first for first in alike if firsts[first] is None), None)
+        for row in rows:
+            row["same_as"] = firsts[row["layer"]]
+
+
+def _are_same(own: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Return whether a layer has the energy of another in each backbone."""
+    return all(
+        name in others and abs(others[name] - energy) <= _SAME * abs(energy)
+        for name, energy in own.items()
+    )
 
 
 def _grouped(rows: Sequence[Row], *names: str) -> Iterator[tuple[Row, list[Row]]]:
@@ -250,8 +283,8 @@ def _figures(models: Sequence[Row]) -> Iterator[Figure]:
     """Yield the figures of the paper for each kind of point and pooling, at s = 1 if asked."""
     powers = [row["power"] for row in models]
     power = 1 if 1 in powers else next(iter(powers), None)
-    drawn = [row for row in models if row["power"] == power]
-    for where, rows in _grouped(drawn, "over", "pooling", "power"):
+    drawn = [row for row in models if row["power"] == power and row["same_as"] is None]
+    for where, rows in _grouped(drawn, "over", "pooling", "power", "same_as"):
         over, pooling = where["over"], where["pooling"]
         what = ", ".join([over, *([pooling] if pooling in POOLED else []), f"s = {power:g}"])
         stem = f"{over}-{pooling}"
@@ -261,7 +294,7 @@ def _figures(models: Sequence[Row]) -> Iterator[Figure]:
             yield Figure(
                 f"layers-{stem}", "line", "models", f"Diversity by layer: {what}", "layer",
                 "mean_diversity", hue="backbone", spreads=_SPREADS,
-                where=where | ({"least_error": True} if trainings else {}),
+                where=where | ({"least_test_error": True} if trainings else {}),
             )  # fmt: skip
         if over == "weights":
             continue
@@ -271,42 +304,48 @@ def _figures(models: Sequence[Row]) -> Iterator[Figure]:
                 f"error-{stem}-" + (re.sub(r"[^\w.]+", "-", name) or "epochs"), "scatter", "models",
                 f"Error against diversity: {what}" + (f", {name}" if name else ""),
                 "mean_diversity", "error", hue="layer", where=where | training, spreads=_SPREADS,
-                path="epochs", mark="least_error",
+                path="epochs", mark="least_test_error",
             )  # fmt: skip
-        stopped = [row for row in known if row["least_error"]]
+        stopped = [row for row in known if row["least_test_error"]]
         if len({row["backbone"] for row in stopped}) > 1:
-            yield from _stopped_figures(stopped, where | {"least_error": True}, what, stem)
+            yield from _stopped_figures(stopped, where | {"least_test_error": True}, what, stem)
     yield from _error_by_parameters(drawn)
 
 
 def _stopped_figures(rows: Sequence[Row], where: Row, what: str, stem: str) -> Iterator[Figure]:
-    """Yield the figures of models at the epoch of least error."""
+    """Yield the figures of models at the epoch of least test error."""
     y = "mean_diversity"
+    points = {(row["backbone"], row["layer"]) for row in rows}
+    names = "backbone" if len(points) <= _NAMES else None
     yield Figure(
         f"error-{stem}", "scatter", "models", f"Error against diversity: {what}", y, "error",
-        hue="layer", where=where, spreads=_SPREADS, path=_only_size(rows),
+        hue="layer", where=where, spreads=_SPREADS, path=_only_size(rows), names=names,
     )  # fmt: skip
     if len({row["parameters"] for row in rows} - {None}) > 1:
         yield Figure(
             f"diversity-parameters-{stem}", "scatter", "models",
             f"Diversity against parameters: {what}", "parameters", y, hue="layer", where=where,
-            log_x=True, spreads=_SPREADS,
+            log_x=True, spreads=_SPREADS, names=names,
         )  # fmt: skip
-    if len({row["method"] for row in rows} - {None}) > 1:
-        last = rows[-1]["layer"]
+    last = rows[-1]["layer"]
+    for of_width, members in _grouped(rows, "width"):
+        if len({row["method"] for row in members} - {None}) < 2:
+            continue
+        name = _named(of_width) if len({row["width"] for row in rows}) > 1 else ""
         yield Figure(
-            f"method-{stem}", "scatter", "models",
-            f"Error against diversity of {last} by method: {what}", y, "error", hue="method",
-            where=where | {"layer": last}, spreads=_SPREADS,
+            f"method-{stem}" + (f"-{name}" if name else "").replace(" ", "-"), "scatter", "models",
+            f"Error against diversity of {last} by method: {what}" + (f", {name}" if name else ""),
+            y, "error", hue="method", where=where | of_width | {"layer": last}, spreads=_SPREADS,
+            names="backbone",
         )  # fmt: skip
 
 
 def _error_by_parameters(rows: Sequence[Row]) -> Iterator[Figure]:
     """Yield the figure that is alike for each kind of point."""
-    stopped = [row for row in rows if row["least_error"] and row["over"] != "weights"]
+    stopped = [row for row in rows if row["least_test_error"] and row["over"] != "weights"]
     if len({row["parameters"] for row in stopped} - {None}) > 1:
         one = {name: stopped[-1][name] for name in ("over", "pooling", "power", "layer")}
         yield Figure(
             "error-parameters", "scatter", "models", "Error against parameters", "parameters",
-            "error", hue="backbone", where=one | {"least_error": True}, log_x=True,
+            "error", where=one | {"least_test_error": True}, log_x=True, names="backbone",
         )  # fmt: skip

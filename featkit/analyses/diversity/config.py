@@ -25,7 +25,7 @@ class DiversityConfig:
         500, "Images that the energy is taken over; all, if there are fewer.", _PAPER
     )
     repeats: int = option(10, "Times that other images are drawn.")
-    seed: int = option(0, "Of the drawing.")
+    seed: int = option(0, "Of the drawing, and of the probe's.")
     over: tuple[Over, ...] = option(
         ("samples", "units"), "What the points are: samples, units, weights (of the backbone)."
     )
@@ -42,8 +42,8 @@ class DiversityConfig:
         for name, least in (("samples", 2), ("repeats", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: at least {least}")
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}: give a whole number, 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed is {self.seed}: give a whole number from 0 to 2^32 - 1")
         if not self.over or not self.power:
             raise UsageError("over and power: give at least one of each")
         for over in self.over:

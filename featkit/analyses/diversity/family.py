@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,7 +14,7 @@ from torch import nn
 
 from featkit.backbones.architectures import UnsetWeights, build
 from featkit.backbones.layer_names import classifier_path
-from featkit.errors import BackboneError, UsageError
+from featkit.errors import BackboneError, UsageError, one_line
 from featkit.registry import did_you_mean
 from featkit.store.reader import FeatureTable
 
@@ -113,16 +114,21 @@ def _norm(module: nn.Module) -> str | None:
 def read_family(path: str | Path) -> dict[str, Model]:
     """Read a CSV of models: ``backbone`` and any of the columns of :class:`Model`.
 
-    Cells may be empty.
+    Cells may be empty, and there may be spaces about names and cells. Semicolons or tabs may take
+    the place of commas, as spreadsheets write them where numbers have a comma: ``0,25`` is then
+    read as 0.25.
 
     Raises:
         UsageError: The file cannot be read, a column is unknown, a number is none, or a backbone
             comes twice.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            rows, columns = list(reader), list(reader.fieldnames or ())
+        text = Path(path).read_text("utf-8-sig")
+        header = text.partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
+        reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+        rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a CSV in UTF-8"
         raise UsageError(f"family {path}: cannot be read ({reason})") from error
@@ -133,10 +139,14 @@ def read_family(path: str | Path) -> dict[str, Model]:
     unknown = [name for name in columns if name not in known]
     if unknown:
         raise UsageError(
-            f"family {path}: unknown column {unknown[0]!r}: {did_you_mean(unknown[0], known)}"
+            f"family {path}: unknown column {one_line(unknown[0], 60)!r}: "
+            f"{did_you_mean(unknown[0], known)}"
         )
     if "backbone" not in columns:
-        raise UsageError(f"family {path}: give a column backbone and a row for each")
+        found = one_line(header, 60) if header.strip() else "nothing"
+        raise UsageError(
+            f"family {path}: its first line is {found!r}: give a column backbone and a row for each"
+        )
     models: dict[str, Model] = {}
     for number, row in enumerate(rows, 2):
         where = f"family {path}, line {number}"
@@ -146,6 +156,8 @@ def read_family(path: str | Path) -> dict[str, Model]:
         if not backbone or backbone in models:
             said = f"{backbone} comes twice" if backbone else "no backbone"
             raise UsageError(f"{where}: {said}")
+        if delimiter != ",":
+            row |= {name: row[name].replace(",", ".") for name in _NUMBERS & row.keys()}
         values: dict[str, Any] = {name: _value(name, row[name], where) for name in row}
         models[backbone] = Model(**values)
     return models

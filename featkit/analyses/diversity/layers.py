@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featkit.errors import UsageError
+from featkit.backbones.architectures import build
+from featkit.backbones.base import Backbone
+from featkit.backbones.probe import head_inputs, probe
+from featkit.errors import BackboneError, UsageError
 from featkit.store.reader import FeatureTable
 
 HEAD = "head"
 ENDS = ("avgpool", "res5avg", "res4avg", "global_pool", "flatten")
-"""What stands for the head of a network that has none: the vectors that it would read."""
+"""Taps that a head reads, the likelier first, by their names: of a network that is not known."""
 
 POOLED = ("avg", "flatten")
 
@@ -37,7 +41,7 @@ class Layer:
     def is_end(self) -> bool:
         """Whether this is the end of a network, a vector that no pooling changes."""
         own = self.table.pooling in ("none", "cls") and len(self.table.shape) == 2
-        return own or self.name == HEAD or self.table.tap in ENDS
+        return own or self.name == HEAD or reads_as_head(self.table)
 
 
 def as_points(features: NDArray[Any], pooling: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -107,12 +111,52 @@ def choose_layers(
 
 
 def last_features(tables: Sequence[FeatureTable]) -> FeatureTable | None:
-    """Return the table of one backbone that a head would read: by its name, or the only vector."""
-    vectors = {table.tap: table for table in tables if len(table.shape) == 2}
-    named = next((vectors[tap] for tap in ENDS if tap in vectors), None)
-    if named is None and len(vectors) == 1:
-        return next(iter(vectors.values()))
-    return named
+    """Return the table of one backbone that its head reads, or the only table of vectors."""
+    vectors = [table for table in tables if len(table.shape) == 2]
+    ends = [table for table in vectors if reads_as_head(table)]
+    if ends:
+        return min(ends, key=_rank)
+    return vectors[0] if len(vectors) == 1 else None
+
+
+def reads_as_head(table: FeatureTable) -> bool:
+    """Return whether a table has what the head of its network reads.
+
+    The network tells, where its architecture can be built
+    (:func:`featkit.backbones.probe.head_inputs`), otherwise the name of the tap. Of a layer that
+    the head reads, another pooling is taken too if it has such a name.
+    """
+    known = _known_ends(table)
+    if not known:
+        return table.tap in ENDS
+    poolings = known.get(table.provenance["tap"], ())
+    return table.pooling in poolings or bool(poolings and table.tap in ENDS)
+
+
+def _rank(table: FeatureTable) -> tuple[bool, int]:
+    exact = table.pooling in _known_ends(table).get(table.provenance["tap"], ())
+    return not exact, ENDS.index(table.tap) if table.tap in ENDS else len(ENDS)
+
+
+def _known_ends(table: FeatureTable) -> dict[str, tuple[str, ...]]:
+    made_by = table.provenance["backbone"]
+    architecture = made_by.get("architecture") if isinstance(made_by, dict) else None
+    return _ends_of(architecture) if isinstance(architecture, str) else {}
+
+
+@cache
+def _ends_of(architecture: str) -> dict[str, tuple[str, ...]]:
+    """Return the layers that a head reads, each with its poolings; none where that is not known."""
+    try:
+        backbone = Backbone(architecture, architecture, build(architecture))
+        for value in backbone.module.state_dict().values():
+            # blocks whose last scale is 0, or norms with neither scale nor shift, give their input
+            if value.is_floating_point() and value.min() == value.max():
+                value.uniform_(0.1, 0.3)
+        taps = head_inputs(backbone, probe(backbone))
+    except BackboneError:
+        return {}
+    return {tap.path: tuple(t.pooling for t in taps if t.path == tap.path) for tap in taps}
 
 
 def _views(tables: Sequence[FeatureTable], name: str) -> list[Layer]:

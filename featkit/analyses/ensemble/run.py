@@ -56,7 +56,8 @@ def fit_ensemble(
         As :func:`featkit.analyses.ensemble.study.study`; the folder has it too.
 
     Raises:
-        UsageError: Tables or settings cannot be used, or the folder holds an ensemble.
+        UsageError: Tables or settings cannot be used, or the folder holds an ensemble or a result
+            of another analysis.
         ConflictError: A store has another table of this name.
         StoreError: A store or the folder cannot be written to.
     """
@@ -118,7 +119,7 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     for parent in (folder.resolve(), *folder.resolve().parents):
         if (parent / SAMPLES_FILE).exists():
             raise UsageError(f"{folder} lies in the store {parent}: choose a folder outside of it")
-    check_folder(folder)
+    check_folder(folder, "ensemble-fit")
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite and not is_unfinished:
         for stem in _WRITTEN:
