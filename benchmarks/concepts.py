@@ -74,12 +74,15 @@ def claims_of(name: str, tap: str, result: Result) -> dict[str, Any]:
     scalars, best = result.scalars, result.tables["best_units"][0]
     sure = np.mean([row["confidence"] for row in result.tables["units"] if row["detector"]] or [0])
     kinds = ", ".join(
-        f"{row['units']} {row['category']}" for row in result.tables["categories"] if row["units"]
+        f"{row['units']} {row['category']} ({row['above_chance']} above {row['chance_iou']:.3f})"
+        for row in result.tables["categories"]
+        if row["units"]
     )
     return {
         "what": f"units of {name}, {tap}, that detect a concept; above chance",
         "measured": f"{scalars['detectors']} of {scalars['units']}, {scalars['unique_concepts']}"
-        f" concepts; {scalars['detectors_above_chance']} above {scalars['chance_iou']:.3f}",
+        f" concepts; {scalars['detectors_above_chance']} above {scalars['chance_iou']:.3f},"
+        f" {scalars['detectors_above_category_chance']} within their category",
         "target": "—",
         "met": None,
         "sized": f"{kinds}; best: unit {best['unit']}, {best['concept']}, IoU {best['iou']:.3f};"

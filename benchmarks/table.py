@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.harness import RESULTS
 
 STUDIES = (
-    "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "diversity", "evaluations",
+    "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "diversity", "evaluations", "concepts",
 )  # fmt: skip
 """Beginnings of the results that have no targets, a table each."""
 
@@ -144,6 +144,28 @@ def evaluated() -> str:
     return "\n".join(lines) + f"\n\nMade by `{result['command']}`, all of CIFAR-10.\n"
 
 
+def concepts() -> str:
+    """Return what the units of each model detect, and pictures."""
+    result = json.loads((RESULTS / "concepts.json").read_text())
+    lines = [
+        "| model, tap | detectors of units, concepts; above chance | |",
+        "|---|---|---|",
+    ]
+    others = []
+    for claim in result["claims"]:
+        what, _, _ = claim["what"].partition(", that detect a concept")
+        if what == claim["what"]:
+            others.append(f"- {what}: {claim['measured']} ({claim['sized']})")
+            continue
+        sized = claim["sized"].rpartition("; ")[0]
+        lines.append(f"| {what.removeprefix('units of ')} | {claim['measured']} | {sized} |")
+    pictures = " ".join(
+        f"![{path.stem}](benchmarks/results/{path.name})"
+        for path in sorted([*RESULTS.glob("concepts_*.jpg"), *RESULTS.glob("concepts_*.png")])
+    )
+    return "\n".join([*lines, "", *others, "", pictures, "", f"Made by `{result['command']}`.", ""])
+
+
 def fill(page: Path, name: str, text: str) -> None:
     """Put a text between the two marks of its name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
@@ -161,3 +183,4 @@ if __name__ == "__main__":
     if (RESULTS / "diversity.json").exists():
         fill(RESULTS.parents[1] / "README.md", "diversity", most_diverse())
     fill(RESULTS.parents[1] / "README.md", "evaluations", evaluated())
+    fill(RESULTS.parents[1] / "README.md", "concepts", concepts())

@@ -160,14 +160,14 @@ def _told(result: Result) -> str:
     )
     if "chance_iou" in scalars:
         text += (
-            f" 95 % of the units of a random network stay below {scalars['chance_iou']:.3f}; units"
-            " that do, too, are pale."
+            f" 95 % of the units of a random network stay below {scalars['chance_iou']:.3f}, and"
+            " below other IoUs within each category: units that do, too, are pale."
         )
     return html.escape(text)
 
 
 def _card(row: Mapping[str, Any], gallery: Gallery) -> str:
-    pale = "" if row.get("above_chance", True) else " chance"
+    pale = "" if row.get("above_category", True) else " chance"
     sure = f", {row['confidence']:.0%} of draws" if "confidence" in row else ""
     label = f"{row['concept']} ({row['category']}), " if row["concept"] else ""
     text = f"unit {row['unit']}: {label}IoU {row['iou']:.3f}{sure}, active {row['active']:.2%}"

@@ -223,6 +223,14 @@ def test_chance_is_what_a_random_network_reaches(scenes: Path) -> None:
     assert found.scalars["chance_iou"] == pytest.approx(np.quantile(best, 0.95), rel=1e-9)
     for row in found.tables["units"]:
         assert row["above_chance"] == (row["iou"] > found.scalars["chance_iou"])
+        chance = {each["category"]: each["chance_iou"] for each in found.tables["categories"]}
+        assert row["above_category"] == (row["iou"] > chance.get(row["category"], 0))
+    names = twin.arrays["concept_names"].tolist()
+    parts = twin.arrays["iou"][:, [names.index("wheel")]].max(1)
+    (chance_of_parts,) = (
+        row["chance_iou"] for row in found.tables["categories"] if row["category"] == "part"
+    )
+    assert chance_of_parts == pytest.approx(np.quantile(parts, 0.95), rel=1e-5)
     levels = dict(zip(twin.arrays["concept_names"], twin.arrays["iou"].T, strict=True))
     for row in found.tables["concepts"]:
         wanted = np.quantile(levels[row["concept"]], 0.95)

@@ -27,11 +27,11 @@ def gallery() -> Gallery:
 def result() -> Result:
     rows = [
         {"unit": 0, "concept": "<b>", "category": "object", "iou": 0.3, "active": 0.01,
-         "detector": True, "confidence": 0.9, "above_chance": False},
+         "detector": True, "confidence": 0.9, "above_category": False},
         {"unit": 1, "concept": "red", "category": "color", "iou": 0.01, "active": 0.01,
-         "detector": False, "confidence": 0.5, "above_chance": True},
+         "detector": False, "confidence": 0.5, "above_category": True},
         {"unit": 2, "concept": "", "category": "", "iou": 0.0, "active": 0.0,
-         "detector": False, "confidence": 1.0, "above_chance": False},
+         "detector": False, "confidence": 1.0, "above_category": False},
     ]  # fmt: skip
     return Result(
         "dissect",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ Row: TypeAlias = dict[str, Any]
 
 CHANCE = 0.95  # share of the units of a random network whose IoU is below chance level
 ORDER = ("object", "part", "material", "color", "texture")
+ANY = ""  # whatever the category
 BEST = 5  # units that the terminal and the thesis show
 
 
@@ -54,7 +55,7 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
     result = Result("dissect", config, provenance=provenance)
     ious = own.tally.iou()
     random = found[1].tally.iou() if len(found) > 1 else None
-    chance = None if random is None else float(random.amax(1).quantile(CHANCE))
+    chance = None if random is None else _chance(own.concepts, random)
     draws = _draws(own, config["min_iou"])
     units = _units(own, ious, config["min_iou"], chance, draws)
     detectors = [row for row in units if row["detector"]]
@@ -63,7 +64,7 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
         "units": units,
         "best_units": sorted(units, key=lambda row: -row["iou"])[:BEST],
         "concepts": concepts,
-        "categories": _categories(own.concepts, detectors),
+        "categories": _categories(own.concepts, detectors, chance),
         "detected": _detected(concepts),
     }
     if draws is not None:
@@ -75,8 +76,11 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
         "unique_concepts": len({(row["concept"], row["category"]) for row in detectors}),
     }
     if chance is not None:
-        above = sum(row["iou"] > chance for row in detectors)
-        result.scalars |= {"chance_iou": chance, "detectors_above_chance": above}
+        result.scalars |= {
+            "chance_iou": chance[ANY],
+            "detectors_above_chance": sum(row["above_chance"] for row in detectors),
+            "detectors_above_category_chance": sum(row["above_category"] for row in detectors),
+        }
     result.arrays |= {
         "iou": ious.numpy().astype(np.float32),
         "levels": own.levels.numpy(),
@@ -92,6 +96,15 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
     }
     result.notes += _notes(own, units, chance)
     return result
+
+
+def _chance(concepts: Sequence[Concept], random: Tensor) -> dict[str, float]:
+    """Return what most units of a random network stay below, with any concept and by category."""
+    levels = {ANY: float(random.amax(1).quantile(CHANCE))}
+    for category in _order(concepts):
+        own = torch.tensor([concept.category == category for concept in concepts])
+        levels[category] = float(random[:, own].amax(1).quantile(CHANCE))
+    return levels
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,11 @@ def _draws(own: Dissected, min_iou: float) -> _Draws | None:
 
 
 def _units(
-    own: Dissected, ious: Tensor, min_iou: float, chance: float | None, draws: _Draws | None
+    own: Dissected,
+    ious: Tensor,
+    min_iou: float,
+    chance: Mapping[str, float] | None,
+    draws: _Draws | None,
 ) -> list[Row]:
     rows = []
     for unit, (iou, which) in enumerate(zip(*(v.tolist() for v in ious.max(1)), strict=True)):
@@ -141,13 +158,15 @@ def _units(
         if draws is not None:
             row["confidence"] = float((draws.labels[:, unit] == (which if iou > 0 else -1)).mean())
         if chance is not None:
-            row["above_chance"] = iou > chance
+            row["above_chance"] = iou > chance[ANY]
+            row["above_category"] = iou > chance.get(concept.category, 0.0)
         rows.append(row)
     return rows
 
 
 def _optional(units: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(name for name in ("confidence", "above_chance") if name in units[0])
+    names = ("confidence", "above_chance", "above_category")
+    return tuple(name for name in names if name in units[0])
 
 
 def _concepts(
@@ -190,7 +209,9 @@ def _detected(concepts: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _categories(concepts: Sequence[Concept], detectors: Sequence[Row]) -> list[Row]:
+def _categories(
+    concepts: Sequence[Concept], detectors: Sequence[Row], chance: Mapping[str, float] | None
+) -> list[Row]:
     """Units, concepts found and their ratio by category (thesis, Fig. 3.4)."""
     rows = []
     for category in _order(concepts):
@@ -205,6 +226,9 @@ def _categories(concepts: Sequence[Concept], detectors: Sequence[Row]) -> list[R
                 "of_concepts": sum(concept.category == category for concept in concepts),
             }
         )
+        if chance is not None:
+            rows[-1]["chance_iou"] = chance[category]
+            rows[-1]["above_chance"] = sum(row["above_category"] for row in own)
     return rows
 
 
@@ -235,7 +259,7 @@ def _figures(tap: str, found: bool) -> list[Figure]:
     return [bars, curves] if found else [curves]
 
 
-def _notes(own: Dissected, units: Sequence[Row], chance: float | None) -> list[str]:
+def _notes(own: Dissected, units: Sequence[Row], chance: Mapping[str, float] | None) -> list[str]:
     said = []
     silent = sum(not row["active"] for row in units)
     if silent:
@@ -244,10 +268,10 @@ def _notes(own: Dissected, units: Sequence[Row], chance: float | None) -> list[s
     absent = int((places == 0).sum())
     if absent:
         said.append(f"{absent} of {len(places)} concepts occur in no image: their IoU is 0")
-    below = sum(row["detector"] and not row.get("above_chance", True) for row in units)
+    below = sum(row["detector"] and not row.get("above_category", True) for row in units)
     if chance is not None and below:
         said.append(
-            f"{below} detectors are not above {chance:.3f}, the IoU that {CHANCE:.0%} of the units"
-            " of a random network stay below"
+            f"{below} detectors are not above the IoU that {CHANCE:.0%} of the units of a random"
+            " network stay below with concepts of the same category"
         )
     return said
