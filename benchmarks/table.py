@@ -9,7 +9,8 @@ from pathlib import Path
 from benchmarks.harness import RESULTS
 
 STUDIES = (
-    "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "diversity", "evaluations", "concepts",
+    "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "diversity", "evaluations",
+    "concepts",
 )  # fmt: skip
 """Beginnings of the results that have no targets, a table each."""
 
