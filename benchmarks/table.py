@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.harness import RESULTS
 
 STUDIES = (
-    "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "diversity", "evaluations",
-    "concepts",
+    "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "best_layer", "diversity",
+    "evaluations", "concepts",
 )  # fmt: skip
 """Beginnings of the results that have no targets, a table each."""
 
@@ -96,7 +96,8 @@ def ensembles() -> str:
 def most_diverse() -> str:
     """Return which layer of each family is the most diverse, and its pictures.
 
-    Two layers within two standard deviations of their difference are not told apart.
+    Two layers within two standard deviations of their difference are not told apart. Of weights
+    there are no draws, and the least energy is taken as it is.
     """
     result = json.loads((RESULTS / "diversity.json").read_text())
     families = ("CIFAR ResNets", "EfficientNet-Lites")
@@ -109,13 +110,14 @@ def most_diverse() -> str:
         cells = []
         for family in families:
             rows = [
-                row["layer"] if row["spreads_apart"] >= 2 else "not told apart"
+                "not told apart" if row["apart"] is False else row["layer"]
                 for row in result[family]["most_diverse"]
                 if (row["over"], row["pooling"], row["power"]) == (over, pooling, power)
             ]
             counts = Counter(rows).most_common()
             cells.append(", ".join(f"{layer} ({n} of {len(rows)})" for layer, n in counts))
-        lines.append(f"| {over} | {pooling} | {power:g} | {' | '.join(cells)} |")
+        how = "—" if over == "weights" else pooling
+        lines.append(f"| {over} | {how} | {power:g} | {' | '.join(cells)} |")
     pictures = " ".join(
         f"![{path.stem}](benchmarks/results/{path.name})"
         for path in sorted(RESULTS.glob("diversity_*.png"))
