@@ -33,12 +33,12 @@ def networks(weights: Path) -> dict[str, tuple[str, str]]:
     for depth, digest in DEPTHS.items():
         file = f"{weights}/resnet{depth}-{digest}.th"
         spec = f"resnet{depth}={file}?arch=cifar_resnet{depth}&size={SCENE}"
-        found[f"resnet{depth}"] = (spec, "res3")
+        found[f"resnet{depth}"] = (spec, "res4")
     for number in LITES:
         for suffix, tap in (("", "bn2"), ("-middle", "blocks.4")):
             name = f"lite{number}{suffix}"
             found[name] = (f"{name}=offline:efficientnet_lite{number}", tap)
-    found["random"] = (f"random=cifar_resnet56?weights=none&size={SCENE}", "res3")
+    found["random"] = (f"random=cifar_resnet56?weights=none&size={SCENE}", "res4")
     return found
 
 
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("test", type=Path, metavar="TEST")
     parser.add_argument("--work", type=Path, required=True, help="folder of the dissections")
     parser.add_argument("--concept", default="car", help="shown in the pictures")
-    parser.add_argument("--pictures", nargs="*", default=["lite0", "resnet56"])
+    parser.add_argument("--pictures", nargs="*", default=["lite0"])
     given = parser.parse_args()
     models = networks(given.weights)
     results = {name: dissected(name, *spec, given) for name, spec in models.items()}
