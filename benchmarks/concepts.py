@@ -36,7 +36,7 @@ def networks(weights: Path) -> dict[str, tuple[str, str]]:
         found[f"resnet{depth}"] = (spec, "res4")
     for number in LITES:
         for suffix, tap in (("", "bn2"), ("-middle", "blocks.4")):
-            name = f"lite{number}{suffix}"
+            name = f"efficientnet_lite{number}{suffix}"
             found[name] = (f"{name}=offline:efficientnet_lite{number}", tap)
     found["random"] = (f"random=cifar_resnet56?weights=none&size={SCENE}", "res4")
     return found
@@ -119,27 +119,38 @@ def related(results: dict[str, Result], given: argparse.Namespace) -> tuple[Resu
     return lce, [claim]
 
 
-def paired(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return what pairs of the seven networks gain on CIFAR-10."""
+def paired(lce: Result, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return what pairs of the seven networks gain on CIFAR-10, by the groups of the embedding."""
     train, test = (featkit.open_store(path) for path in (given.train, given.test))
     names = [f"resnet{depth}" for depth in DEPTHS] + [f"efficientnet_lite{n}" for n in LITES]
     sides = {
         side: [store[name] for name in names] for side, store in (("train", train), ("test", test))
     }
-    result = PairEnsemble().run(sides)
+    result = PairEnsemble().run({**sides, "groups": [lce]})
     result.save(given.work / "pairs")
-    draw_figures(result, given.work / "pairs")
+    for path in draw_figures(result, given.work / "pairs"):
+        path.rename(RESULTS / f"concepts_pairs-{path.name}")
     rows = sorted(result.tables["pairs"], key=lambda row: -row["gain"])
     return [
         {
             "what": f"gain of a vote of two over the better one, {kind}",
-            "measured": f"{row['gain']:+.2%} ({row['gain_low']:+.2%} to {row['gain_high']:+.2%})",
+            "measured": f"{row['gain']:+.2%} ({row['low']:+.2%} to {row['high']:+.2%})",
             "target": "—",
             "met": None,
-            "sized": f"{row['a']} and {row['b']}, of {len(rows)} pairs; 50,000 and 10,000 images of"
-            " CIFAR-10, weights as printed",
+            "sized": f"{row['one']} and {row['other']}, of {len(rows)} pairs; 50,000 and 10,000"
+            " images of CIFAR-10, weights as printed",
         }
         for kind, row in (("the most", rows[0]), ("the least", rows[-1]))
+    ] + [
+        {
+            "what": f"mean gain of a vote of two of groups {row['one']} and {row['other']}",
+            "measured": f"{row['gain']:+.2%}",
+            "target": "—",
+            "met": None,
+            "sized": f"{row['pairs']} pairs; groups of the embedding",
+        }
+        for row in result.tables["groups"]
+        if row["pairs"]
     ]
 
 
@@ -153,13 +164,13 @@ def main() -> None:
     parser.add_argument("test", type=Path, metavar="TEST")
     parser.add_argument("--work", type=Path, required=True, help="folder of the dissections")
     parser.add_argument("--concept", default="car", help="shown in the pictures")
-    parser.add_argument("--pictures", nargs="*", default=["lite0"])
+    parser.add_argument("--pictures", nargs="*", default=["efficientnet_lite0"])
     given = parser.parse_args()
     models = networks(given.weights)
     results = {name: dissected(name, *spec, given) for name, spec in models.items()}
     claims = [claims_of(name, models[name][1], result) for name, result in results.items()]
     lce, embedded = related(results, given)
-    claims += embedded + paired(given)
+    claims += embedded + paired(lce, given)
     for claim in claims:
         if claim["what"].startswith("units of"):
             claim["sized"] += "; 101 CamVid images, labels, quad parts, colours and textures"
