@@ -36,7 +36,7 @@ class Plain:
 
     def __init__(self, images: Path, spec: str, module: str, concepts: str) -> None:
         self.source, self.net = open_source(images), load_backbone(spec)
-        self.concepts = open_concepts(concepts)
+        self.concepts = open_concepts(concepts, "quad")
         self.recipe = self.net.preprocessing
         self.grid = Grid(self.recipe, (self.recipe.size[0] // 4, self.recipe.size[1] // 4))
         self.kept: list[Tensor] = []
@@ -93,7 +93,7 @@ def measure(images: Path, labels: Path, name: str, repeats: int) -> list[dict[st
     concepts = f"masks:{labels}"
     plain = Plain(images, spec, module, concepts)
     net = load_backbone(spec)
-    config = DissectConfig(chance=False, draws=0, top=0)
+    config = DissectConfig(parts="quad", chance=False, draws=0, top=0)
     found: dict[str, NDArray[np.float64]] = {}
     forward: list[float] = []
     maps = Subject.maps
@@ -129,7 +129,8 @@ def measure(images: Path, labels: Path, name: str, repeats: int) -> list[dict[st
     size = "×".join(map(str, net.preprocessing.size))
     sized = (
         f"{name}, {len(gap):,} units of {module} at {size}, {len(plain.source.ids)} CamVid images,"
-        f" {gap.shape[1]} concepts, {torch.get_num_threads()} thread(s), {repeats} round(s)"
+        f" {gap.shape[1]} concepts (labels and their quad parts),"
+        f" {torch.get_num_threads()} thread(s), {repeats} round(s)"
     )
     ratio = median_ratio(seconds["plain"], seconds["featkit"])
     took = [statistics.median(seconds[each]) for each in ("plain", "featkit")]

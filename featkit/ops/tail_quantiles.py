@@ -10,6 +10,8 @@ from torch import Tensor
 
 from featkit.errors import UsageError
 
+ROOM = 4  # numbers that are held, over those that are needed, before the least are dropped
+
 
 class TailQuantiles:
     """The level that a small share of each unit's numbers exceeds.
@@ -25,7 +27,7 @@ class TailQuantiles:
     Raises:
         UsageError: An argument cannot be used.
 
-    Cost: a comparison a number; memory 8·c·share·total bytes and a mask of what is added.
+    Cost: a comparison a number; memory 16·c·share·total bytes and a mask of what is added.
 
     Example:
         >>> tail = TailQuantiles(1, 101, 0.1)
@@ -44,7 +46,7 @@ class TailQuantiles:
         self.total, self.given = total, 0
         self._share = share
         self.count = min(total, math.floor((total - 1) * share) + 2)
-        self._held = torch.full((units, 2 * self.count), -torch.inf)
+        self._held = torch.full((units, ROOM * self.count), -torch.inf)
         self._filled = torch.zeros(units, dtype=torch.int64)
         self._least = torch.full((units, 1), -torch.inf)
 
