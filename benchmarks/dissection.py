@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.harness import command_line, interleaved, median_ratio, save
+from benchmarks.harness import command_line, median_ratio, save
 from featkit import load_backbone, open_source
 from featkit.analyses.dissect.analysis import dissect
 from featkit.analyses.dissect.config import DissectConfig
@@ -44,25 +47,27 @@ class Plain:
             lambda _module, _inputs, output: self.kept.append(output)
         )
 
-    def maps(self) -> Any:
-        """Give the rows and the upsampled activations of each batch."""
+        rows, columns = ((torch.arange(n) + 0.5) / n * 2 - 1 for n in self.grid.cells)
+        self.where = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1)[None]
+
+    def maps(self) -> Iterator[tuple[range, Tensor]]:
+        """Give the rows and the activations of each batch."""
         count = len(self.source.ids)
         batches = [range(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
-        rows, columns = (
-            (torch.arange(n) + 0.5) / n * 2 - 1 for n in self.grid.cells
-        )  # align_corners=False: half-pixel centres
-        where = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1)
         for batch in load_batches(self.source, [self.recipe], batches, 0, torch.device("cpu")):
             with torch.inference_mode():
                 self.net.module(self.recipe.normalize(batch.pixels[0]))
-                output = self.kept.pop()
-                grid = where[None].expand(len(output), -1, -1, -1)
-                large = torch.nn.functional.grid_sample(output, grid, align_corners=False)
-            yield batch.rows, large
+            yield batch.rows, self.kept.pop()
+
+    def upsampled(self, maps: Tensor) -> Tensor:
+        """Return the maps (n, c, h, w) at the cells."""
+        where = self.where.expand(len(maps), -1, -1, -1)
+        return torch.nn.functional.grid_sample(maps, where, align_corners=False)
 
     def run(self) -> NDArray[np.float64]:
         """Return the IoU of all units and concepts."""
-        every = torch.cat([large.flatten(2).transpose(0, 1) for _, large in self.maps()], 1)
+        larger = (self.upsampled(maps) for _, maps in self.maps())
+        every = torch.cat([large.flatten(2).transpose(0, 1) for large in larger], 1)
         units = len(every)
         levels = torch.stack(
             [torch.from_numpy(np.quantile(unit, [0.99])) for unit in every.flatten(1).numpy()]
@@ -71,8 +76,8 @@ class Plain:
         names = len(self.concepts.concepts)
         inter = torch.zeros(units, names)
         active, truth = torch.zeros(units), torch.zeros(names)
-        for rows, large in self.maps():
-            for row, one in zip(rows, large, strict=True):
+        for rows, maps in self.maps():
+            for row, one in zip(rows, maps, strict=True):
                 image = self.source.read(row)
                 labels = torch.from_numpy(
                     self.concepts.label(self.source.ids[row], image, self.grid)
@@ -80,55 +85,70 @@ class Plain:
                 seen = torch.stack([(labels == i + 1).any(0) for i in range(names)])
                 truth += seen.sum((1, 2))
                 for unit in range(units):
-                    mask = one[unit] > levels[unit]
+                    mask = self.upsampled(one[None, unit : unit + 1])[0, 0] > levels[unit]
                     active[unit] += mask.sum()
                     inter[unit] += (mask & seen).sum((1, 2))
         union = active[:, None] + truth - inter
         return torch.where(union > 0, inter / union.clamp(min=1), 0.0).double().numpy()
 
 
-def measure(images: Path, labels: Path, name: str, repeats: int) -> list[dict[str, Any]]:
-    """Return the claims of one network."""
+def run_plain(images: Path, labels: Path, name: str) -> tuple[float, NDArray[np.float64]]:
+    """Return the seconds of the straightforward implementation, and its IoU."""
+    plain = Plain(images, *NETWORKS[name], f"masks:{labels}")
+    started = time.perf_counter()
+    iou = plain.run()
+    return time.perf_counter() - started, iou
+
+
+def run_featkit(
+    images: Path, labels: Path, name: str
+) -> tuple[float, float, tuple[int, ...], NDArray[np.float64]]:
+    """Return the seconds of featkit, those of its forward, the input's size, and the IoU."""
     spec, module = NETWORKS[name]
-    concepts = f"masks:{labels}"
-    plain = Plain(images, spec, module, concepts)
     net = load_backbone(spec)
     config = DissectConfig(parts="quad", chance=False, draws=0, top=0)
-    found: dict[str, NDArray[np.float64]] = {}
-    forward: list[float] = []
-    maps = Subject.maps
+    maps, forward = Subject.maps, [0.0]
 
     def timed_maps(self: Subject, pixels: Tensor) -> Tensor:
         started = time.perf_counter()
         out = maps(self, pixels)
-        forward[-1] += time.perf_counter() - started
+        forward[0] += time.perf_counter() - started
         return out
 
-    def ours() -> float:
-        forward.append(0.0)
-        started = time.perf_counter()
-        result = dissect(
-            images, net, module, concepts, config, device="cpu", workers=0, batch_size=BATCH
-        ).result
-        found["featkit"] = result.arrays["iou"]
-        return time.perf_counter() - started
-
-    def theirs() -> float:
-        started = time.perf_counter()
-        found["plain"] = plain.run()
-        return time.perf_counter() - started
-
     Subject.maps = timed_maps  # type: ignore[method-assign]
-    try:
-        seconds = interleaved({"plain": theirs, "featkit": ours}, repeats)
-    finally:
-        Subject.maps = maps  # type: ignore[method-assign]
-    outside = [1 - f / s for f, s in zip(forward[1:], seconds["featkit"], strict=True)]
+    started = time.perf_counter()
+    concepts = f"masks:{labels}"
+    result = dissect(
+        images, net, module, concepts, config, device="cpu", workers=0, batch_size=BATCH
+    ).result
+    seconds = time.perf_counter() - started
+    return seconds, forward[0], net.preprocessing.size, result.arrays["iou"]
+
+
+def alone(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a process of its own: what one leaves in memory slows the next."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(run, *arguments).result()
+
+
+def measure(images: Path, labels: Path, name: str, repeats: int) -> list[dict[str, Any]]:
+    """Return the claims of one network."""
+    module = NETWORKS[name][1]
+    seconds: dict[str, list[float]] = {"plain": [], "featkit": []}
+    found: dict[str, NDArray[np.float64]] = {}
+    outside = []
+    for _ in range(repeats):
+        taken, found["plain"] = alone(run_plain, images, labels, name)
+        seconds["plain"].append(taken)
+        taken, forward, sides, found["featkit"] = alone(run_featkit, images, labels, name)
+        seconds["featkit"].append(taken)
+        outside.append(1 - forward / taken)
+        print(f"  {name}: {seconds}, outside of the forward {outside[-1]:.0%}", flush=True)
     gap = np.abs(found["featkit"] - found["plain"])
     differ = int((found["featkit"].argmax(1) != found["plain"].argmax(1)).sum())
-    size = "×".join(map(str, net.preprocessing.size))
+    size = "×".join(map(str, sides))
     sized = (
-        f"{name}, {len(gap):,} units of {module} at {size}, {len(plain.source.ids)} CamVid images,"
+        f"{name}, {len(gap):,} units of {module} at {size}, {len(open_source(images).ids)} CamVid images,"
         f" {gap.shape[1]} concepts (labels and their quad parts),"
         f" {torch.get_num_threads()} thread(s), {repeats} round(s)"
     )

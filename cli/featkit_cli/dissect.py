@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -46,8 +47,12 @@ Examples:
     show_default=True,
     help="Number format of the forward.",
 )
-@click.option("--batch-size", type=int, default=16, show_default=True, help="Images at a time.")
-@click.option("--workers", type=int, help="Decoding processes; 0 for none. Default: by device.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images at a time."
+)
+@click.option(
+    "--workers", type=click.IntRange(0), help="Decoding processes; 0 for none. Default: by device."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json, nothing else.")
@@ -71,9 +76,12 @@ def dissect(
     """
     from featkit.analyses.base import check_folder
     from featkit.analyses.dissect.analysis import dissect as run
+    from featkit.errors import UsageError
     from featkit.report.dissection import write_page
 
     check_folder(output, "dissect")
+    if Path(output).absolute().is_relative_to(Path(source).absolute()):
+        raise UsageError(f"{output} lies in {source}: its pictures would be taken for images there")
     found = run(
         source,
         backbone,

@@ -55,7 +55,7 @@ def places(
     if len(shape) == 2:
         patches = shape[0] - layout.prefix_of(shape[0])
         rows = round((patches * height / width) ** 0.5)
-        if patches > 0 and rows > 0 and patches % rows == 0:
+        if rows > 0 and patches == rows * round(rows * width / height):
             return rows, patches // rows
     raise BackboneError(
         f"{backbone.name}: tap {tap.name} gives {' × '.join(map(str, shape)) or 'no tensor'} an"

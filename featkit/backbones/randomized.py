@@ -10,6 +10,7 @@ from torch import nn
 
 from featkit.backbones.base import Backbone
 
+OTHER = 0x7716  # so that a twin differs from a network whose own weights are random with its seed
 SPREAD = 0.02  # of parameters that no module initialises: tokens and positions of transformers
 
 
@@ -31,7 +32,7 @@ def randomized(backbone: Backbone, seed: int = 0) -> Backbone:
     """
     module = copy.deepcopy(backbone.module)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(OTHER + seed)
         for part in module.modules():
             _initialise(part)
     network = replace(backbone.network, module=module, checkpoint=None)

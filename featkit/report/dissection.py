@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,9 @@ def write_page(result: Result, gallery: Gallery, folder: str | Path) -> Path:
         UsageError: The folder cannot be written to.
     """
     folder = Path(folder)
-    pictures = folder / "units"
+    pictures, page = folder / "units", folder / "index.html"
     try:
+        page.unlink(missing_ok=True)  # one that is interrupted leaves none, not that of before
         pictures.mkdir(parents=True, exist_ok=True)
         for old in pictures.glob(PICTURES):
             old.unlink()
@@ -58,7 +58,6 @@ def write_page(result: Result, gallery: Gallery, folder: str | Path) -> Path:
             strip = draw_strip(gallery, unit)
             if strip is not None:
                 Image.fromarray(strip).save(pictures / picture_name(unit), quality=82)
-        page = folder / "index.html"
         page.write_text("".join(_page(result, gallery)), encoding="utf-8")
     except OSError as error:
         raise UsageError(
@@ -83,9 +82,9 @@ def draw_strip(gallery: Gallery, unit: int) -> Pixels | None:
     None where it has none.
     """
     shown = [
-        outlined(_decoded(gallery.images[row]), gallery.region(unit, rank))
+        outlined(gallery.image(row), gallery.region(unit, rank))
         for rank, row in enumerate(gallery.rows[unit].tolist())
-        if row >= 0
+        if row in gallery.images
     ]
     if not shown:
         return None
@@ -116,10 +115,6 @@ def outlined(image: Pixels, region: NDArray[np.bool_]) -> Pixels:
     drawn = np.where(mask[..., None], image, image * FADED).astype(np.uint8)
     drawn[edge] = OUTLINE
     return drawn
-
-
-def _decoded(jpeg: bytes) -> Pixels:
-    return np.asarray(Image.open(io.BytesIO(jpeg)))
 
 
 def _page(result: Result, gallery: Gallery) -> Iterator[str]:
@@ -160,24 +155,23 @@ def _told(result: Result) -> str:
     )
     if "chance_iou" in scalars:
         text += (
-            f" 95 % of the units of a random network stay below {scalars['chance_iou']:.3f}, and"
-            " below other IoUs within each category: units that do, too, are pale."
+            f" 95 % of the units of a random network stay below {scalars['chance_iou']:.3f}."
+            " Pale units are not above the chance IoU of their category, in the table."
         )
     return html.escape(text)
 
 
 def _card(row: Mapping[str, Any], gallery: Gallery) -> str:
     pale = "" if row.get("above_category", True) else " chance"
-    sure = f", {row['confidence']:.0%} of draws" if "confidence" in row else ""
+    sure = f", {row['confidence']:.0%} of draws" if row.get("confidence") is not None else ""
     label = f"{row['concept']} ({row['category']}), " if row["concept"] else ""
     text = f"unit {row['unit']}: {label}IoU {row['iou']:.3f}{sure}, active {row['active']:.2%}"
     if not row["active"]:
         text = f"unit {row['unit']}: active nowhere"
-    has_images = bool((gallery.rows[row["unit"]] >= 0).any())
-    names = [gallery.names[r] for r in gallery.rows[row["unit"]].tolist() if r >= 0]
+    names = [gallery.names[r] for r in gallery.rows[row["unit"]].tolist() if r in gallery.names]
     told = html.escape(", ".join(names), quote=True)
     source = f"units/{picture_name(row['unit'])}"
-    image = f"<img loading=lazy src='{source}' title='{told}' alt=''>" if has_images else ""
+    image = f"<img loading=lazy src='{source}' title='{told}' alt=''>" if names else ""
     return f"<div class='unit{pale}'>{image}<p>{html.escape(text)}</p></div>"
 
 

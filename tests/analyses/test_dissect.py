@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,21 @@ from torchvision import transforms
 
 from featkit import load_backbone
 from featkit.analyses.dissect import subject
-from featkit.analyses.dissect.analysis import Dissection, dissect
+from featkit.analyses.dissect.analysis import Dissection, _Labeller, dissect
 from featkit.analyses.dissect.config import DissectConfig
 from featkit.backbones.base import Backbone, Network
 from featkit.backbones.maps import MapRunner, map_tap
 from featkit.backbones.probe import probe
 from featkit.backbones.randomized import randomized
+from featkit.backbones.segmenters.resolve import open_concepts
+from featkit.data.concepts.grid import Grid
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import BackboneError, SourceError, UsageError
 from tests.analyses.scenes import CLASSES, SIZE, slow_iou, write_scenes
 
 NET = f"cifar_resnet20?weights=none&seed=3&size={SIZE}"
 TAP = "res3"
+GRID = Grid(Preprocessing((SIZE, SIZE), None, "bilinear", (0.5,) * 3, (0.5,) * 3), (16, 16))
 
 
 class Channels(nn.Module):
@@ -65,7 +69,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, *, net: str | Backbone = NET, tap: str = TAP, **options: object) -> Dissection:
-    others = {name: options.pop(name) for name in ("batch_size", "workers") if name in options}
+    others = {
+        name: options.pop(name)
+        for name in ("batch_size", "workers", "precision")
+        if name in options
+    }
     settings = {"draws": 0, "chance": False} | options
     config = DissectConfig(**settings)  # type: ignore[arg-type]
     return dissect(
@@ -243,9 +251,9 @@ def test_confidence_is_the_share_of_draws_with_the_same_label(scenes: Path) -> N
     assert {row["draw"] for row in rows} == set(range(40))
     for unit in found.tables["units"]:
         own = [r["concept"] for r in rows if r["unit"] == unit["unit"] and r["detector"]]
-        same = own.count(unit["concept"]) if unit["concept"] else 40 - len(own)
-        assert unit["confidence"] == same / 40
-    sure = [unit["confidence"] for unit in found.tables["units"]]
+        same = own.count(unit["concept"]) / 40
+        assert unit["confidence"] == (same if unit["concept"] else None)
+    sure = [unit["confidence"] for unit in found.tables["units"] if unit["concept"]]
     assert 0.2 < np.mean(sure) < 1
 
 
@@ -294,6 +302,7 @@ def test_patches_of_a_transformer_are_places(scenes: Path) -> None:
         ({"quantile": 1.5}, UsageError, "quantile 1.5: give a share between 0 and 1"),
         ({"min_iou": -1}, UsageError, "min_iou -1: give a number from 0 to 1"),
         ({"draws": -1}, UsageError, "give whole numbers, 0 or more"),
+        ({"batch_size": 0}, UsageError, "give a batch of 1 or more"),
     ],
 )
 def test_what_cannot_be_used(
@@ -308,3 +317,25 @@ def test_an_image_without_labels(tmp_path: Path) -> None:
     (tmp_path / "masks" / "01.png").unlink()
     with pytest.raises(SourceError, match=r"01"):
         run(tmp_path)
+
+
+def test_labelling_can_be_done_in_a_process_that_is_spawned(scenes: Path) -> None:
+    """What goes there must be pickled, and a network with hooks cannot be."""
+    labeller = _Labeller(
+        open_concepts([f"masks:{scenes / 'masks'}", "color"], "quad"), ("00",), GRID
+    )
+    image = Image.open(scenes / "images" / "00.png").convert("RGB")
+    copy = pickle.loads(pickle.dumps(labeller))
+    np.testing.assert_array_equal(copy(0, image), labeller(0, image))
+
+
+def test_a_random_network_is_never_its_own_twin() -> None:
+    """torch's own initialisation after its own seed is what ``weights=none`` means, too."""
+    net = load_backbone("torchvision:alexnet?weights=none")
+    assert randomized(net, 0).weights != net.weights
+
+
+def test_chance_does_not_depend_on_the_precision_of_the_forward(scenes: Path) -> None:
+    plain = run(scenes, chance=True).result
+    found = run(scenes, chance=True, precision="bf16").result
+    assert found.scalars["chance_iou"] == plain.scalars["chance_iou"]

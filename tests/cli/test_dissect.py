@@ -66,6 +66,8 @@ def test_the_same_command_gives_the_same_result(scenes: Path, run: Run) -> None:
         (["--tap", "res3", "-c", "masks:nowhere"], "there is no folder nowhere"),
         (["--tap", "res3", "-c", "color", "--quantile", "0"], "give a share between 0 and 1"),
         (["--tap", "res3", "-c", "color", "--device", "cuda:9"], "is not available here"),
+        (["--tap", "res3", "-c", "color", "--batch-size", "0"], "0 is not in the range x>=1"),
+        (["--tap", "res3", "-c", "color", "-o", "images/d"], "lies in images: its pictures"),
         (["--tap", "res3"], "Missing option '-c' / '--concepts'"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -104,6 +105,15 @@ def dissect(
     if not len(images.ids):
         raise UsageError(f"{images.name} has no images: give some")
     labelled.check(images.ids)
+    if batch_size < 1 or (workers is not None and workers < 0):
+        raise UsageError(
+            f"batch_size {batch_size}, workers {workers}: give a batch of 1 or more, and no fewer"
+            " workers than 0"
+        )
+    identities = {
+        "images": {"source": images.name, "sha256": _digest(images)},
+        "concepts": labelled.identity(),
+    }
     with ExitStack() as hooks:
         run = _Run(images, loaded, tap, labelled, config, precision, where, hooks)
         run.batch_size = batch_size
@@ -124,13 +134,24 @@ def dissect(
         "preprocessing": recipe.as_dict(),
         "precision": precision,
         "cells": list(cells),
-        "images": {"source": images.name, "sha256": _digest(images)},
-        "concepts": labelled.identity(),
+        **identities,
         "variant": asdict(VARIANTS[config.variant]),
     }
     result = report(found, options, provenance)
     result.notes += run.notes()
     return Dissection(result, run.gallery)
+
+
+@dataclass(frozen=True)
+class _Labeller:
+    """Labels an image by its row; can be pickled, without the networks."""
+
+    concepts: ConceptSource
+    ids: Sequence[str]
+    grid: Grid
+
+    def __call__(self, row: int, image: Image.Image) -> NDArray[Any]:
+        return self.concepts.label(self.ids[row], image, self.grid)
 
 
 class _Run:
@@ -173,7 +194,7 @@ class _Run:
                 cells,
                 len(source.ids),
                 config.top if number == 0 else 0,
-                precision,
+                precision if number == 0 else "fp32",  # what random layers give may be tiny
                 device,
                 config.seed,
             )
@@ -211,7 +232,8 @@ class _Run:
         ]
         active = [torch.zeros(subject.units, dtype=torch.int64) for subject in self.subjects]
         shown = first.shown()
-        for row, maps, labels, pixels in self._images("concepts", progress, self._label):
+        label = _Labeller(self.concepts, tuple(self.source.ids), self.grid)
+        for row, maps, labels, pixels in self._images("concepts", progress, label):
             flat = torch.from_numpy(labels).flatten(1)
             for number, subject in enumerate(self.subjects):
                 masks = subject.masks(maps[number])
@@ -244,9 +266,6 @@ class _Run:
                 f" share above them is {self.share:.3g} ± {error * self.share:.1g}"
             )
         return said
-
-    def _label(self, row: int, image: Any) -> NDArray[Any]:
-        return self.concepts.label(self.source.ids[row], image, self.grid)
 
     def _images(
         self, what: str, progress: bool, look: Look | None = None

@@ -29,6 +29,13 @@ class Gallery:
     names: dict[int, str] = field(default_factory=dict)
     images: dict[int, bytes] = field(default_factory=dict)
     regions: dict[tuple[int, int], NDArray[np.uint8]] = field(default_factory=dict)
+    _decoded: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """Return an image, (h, w, 3), decoded once."""
+        if row not in self._decoded:
+            self._decoded[row] = np.asarray(Image.open(io.BytesIO(self.images[row])))
+        return self._decoded[row]
 
     def keep(self, row: int, name: str, pixels: NDArray[np.uint8]) -> None:
         """Keep an image, (h, w, 3)."""

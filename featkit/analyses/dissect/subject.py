@@ -17,7 +17,8 @@ from featkit.backbones.probe import probe
 from featkit.ops.tail_quantiles import TailQuantiles
 from featkit.ops.upsampling import Upsampling
 
-PLACES = 1_000_000  # numbers of a unit from which its level is taken, at most
+PLACES = 1_000_000  # numbers of a unit from which a level of 1 % is taken, at most
+USUAL = 0.01  # share above a level; of larger ones fewer numbers are as exact, and more are held
 
 
 class Subject:
@@ -67,7 +68,8 @@ class Subject:
         self._upsample = Upsampling(self.size, cells, variant.border)
         each = math.prod(cells if variant.upsampled else self.size)
         self.total = each * images
-        self._drawn = min(each, max(1, PLACES // images))
+        most = int(PLACES * min(1.0, USUAL / share))
+        self._drawn = min(each, max(1, most // images))
         self.sampled = self._drawn * images
         self._each, self._seed = each, seed
         self._tail = TailQuantiles(self.units, max(2, self.sampled), share)
@@ -106,7 +108,14 @@ class Subject:
 
     def masks(self, maps: Tensor) -> Tensor:
         """Return where units exceed their levels, bool (units, places), of maps (units, h, w)."""
-        return self._upsample(maps).flatten(1) > self.levels[:, None]
+        # no cell exceeds the largest place, or 0 where a map fades into what is outside of it
+        bound = maps.flatten(1).amax(1)
+        if self._variant.border == "fade":
+            bound = bound.clamp(min=0)
+        some = torch.nonzero(bound > self.levels).squeeze(1)
+        masks = torch.zeros(self.units, math.prod(self._upsample.want), dtype=torch.bool)
+        masks[some] = self._upsample(maps[some]).flatten(1) > self.levels[some, None]
+        return masks
 
     def shown(self) -> dict[int, list[tuple[int, int]]]:
         """Return the (unit, rank) pairs of which each image is a top image."""

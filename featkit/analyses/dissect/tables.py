@@ -156,7 +156,7 @@ def _units(
             "detector": iou > min_iou,
         }
         if draws is not None:
-            row["confidence"] = float((draws.labels[:, unit] == (which if iou > 0 else -1)).mean())
+            row["confidence"] = float((draws.labels[:, unit] == which).mean()) if iou > 0 else None
         if chance is not None:
             row["above_chance"] = iou > chance[ANY]
             row["above_category"] = iou > chance.get(concept.category, 0.0)
@@ -175,6 +175,9 @@ def _concepts(
     """A row a concept, those with most units first."""
     chance = None if random is None else random.quantile(CHANCE, dim=0).tolist()
     counts = Counter((row["concept"], row["category"]) for row in detectors)
+    above = Counter(
+        (row["concept"], row["category"]) for row in detectors if row.get("above_category")
+    )
     best, which = (values.tolist() for values in ious.max(0))
     places = own.tally.places().tolist()
     rows = [
@@ -185,7 +188,14 @@ def _concepts(
             "best_unit": which[i] if best[i] > 0 else None,
             "best_iou": best[i],
             "share_of_places": places[i] / max(1, own.tally.seen),
-            **({} if chance is None else {"chance_iou": chance[i]}),
+            **(
+                {}
+                if chance is None
+                else {
+                    "chance_iou": chance[i],
+                    "above_chance": above[concept.name, concept.category],
+                }
+            ),
         }
         for i, concept in enumerate(own.concepts)
     ]

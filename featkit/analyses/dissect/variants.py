@@ -39,7 +39,8 @@ VARIANTS: Mapping[Name, Variant] = {
 }
 """By name.
 
-Deviations: the first published code counts label 0 (unlabelled) as a concept, which is left out
+Deviations: a place counts once for a concept that several layers have there (NetDissect-Lite counts
+it for each); the first published code counts label 0 (unlabelled) as a concept, which is left out
 here. Levels are exact where places are not too many, and else those of a sample, whose error is
 stated; the published code approximates all of them, with a sketch or a table.
 
