@@ -147,8 +147,9 @@ def measure(images: Path, labels: Path, name: str, repeats: int) -> list[dict[st
     gap = np.abs(found["featkit"] - found["plain"])
     differ = int((found["featkit"].argmax(1) != found["plain"].argmax(1)).sum())
     size = "×".join(map(str, sides))
+    count = len(open_source(images).ids)
     sized = (
-        f"{name}, {len(gap):,} units of {module} at {size}, {len(open_source(images).ids)} CamVid images,"
+        f"{name}, {len(gap):,} units of {module} at {size}, {count} CamVid images,"
         f" {gap.shape[1]} concepts (labels and their quad parts),"
         f" {torch.get_num_threads()} thread(s), {repeats} round(s)"
     )

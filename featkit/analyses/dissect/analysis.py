@@ -110,7 +110,7 @@ def dissect(
             f"batch_size {batch_size}, workers {workers}: give a batch of 1 or more, and no fewer"
             " workers than 0"
         )
-    identities = {
+    identities: dict[str, Any] = {
         "images": {"source": images.name, "sha256": _digest(images)},
         "concepts": labelled.identity(),
     }
