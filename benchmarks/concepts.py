@@ -162,7 +162,9 @@ def main() -> None:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="of the CIFAR ResNets")
     parser.add_argument("train", type=Path, metavar="TRAIN", help="CIFAR-10 of all seven")
     parser.add_argument("test", type=Path, metavar="TEST")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the dissections")
+    parser.add_argument(
+        "--work", type=Path, required=True, metavar="WORK", help="folder of the dissections"
+    )
     parser.add_argument("--concept", default="car", help="shown in the pictures")
     parser.add_argument("--pictures", nargs="*", default=["efficientnet_lite0"])
     given = parser.parse_args()
