@@ -113,9 +113,10 @@ class Rows:
             gradient.addmm_(residuals.view(p * c, -1), block)
             if keep:
                 keep(part, weights)
-        decayed = coefficients * penalties[:, None, None]
+        taken = held.double().view(p, c, width)  # rounded, as in the losses
+        decayed = taken * penalties[:, None, None]
         decayed[..., -1] = 0
-        objectives = self.weight * losses + (decayed * coefficients).sum((1, 2)) / 2
+        objectives = self.weight * losses + (decayed * taken).sum((1, 2)) / 2
         return objectives, decayed.add_(gradient.view(p, c, width), alpha=self.weight)
 
     def objectives(

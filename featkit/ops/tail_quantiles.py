@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featkit.errors import UsageError
 
-ROOM = 4  # numbers that are held, over those that are needed, before the least are dropped
+ROOM = 2  # numbers that are held, over those that are needed, before the least are dropped
 
 
 class TailQuantiles:
@@ -27,7 +27,7 @@ class TailQuantiles:
     Raises:
         UsageError: An argument cannot be used.
 
-    Cost: a comparison a number; memory 16·c·share·total bytes and a mask of what is added.
+    Cost: a comparison a number; memory 8·c·share·total bytes and a mask of what is added.
 
     Example:
         >>> tail = TailQuantiles(1, 101, 0.1)

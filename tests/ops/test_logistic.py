@@ -217,7 +217,7 @@ def test_rows_so_many_that_they_are_held_as_the_processor_likes():
         theirs = objective(x, y, weights, biases, penalty)
         ours = objective(x.astype(np.float64), y, path.weights[i], path.biases[i], penalty)
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
-        np.testing.assert_allclose(path.objectives[i], ours, rtol=2e-7)  # it is summed in float32
+        np.testing.assert_allclose(path.objectives[i], theirs, rtol=3e-8)
         np.testing.assert_allclose(path.weights[i], weights, atol=1e-3 * np.abs(weights).max())
 
 

@@ -69,7 +69,7 @@ def test_memory_is_that_of_the_share() -> None:
     units, n, share = 50, 40_000, 0.005
     tail = TailQuantiles(units, n, share)
     held = sum(t.numel() * t.element_size() for t in vars(tail).values() if torch.is_tensor(t))
-    assert held < 1.1 * 16 * units * share * n
+    assert held < 1.1 * 8 * units * share * n
     x = numbers("normal", units, 400)
     tracemalloc.start()
     for _ in range(n // 400):

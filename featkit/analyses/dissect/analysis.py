@@ -92,7 +92,7 @@ def dissect(
     Cost: every image goes through the network twice, with random weights beside it
     (``chance=False`` leaves that out); outside of it some 4·c·p·(k' + h·w) operations an image of p
     cells with k' concepts, for c units with maps of h × w. Memory does not depend on the number of
-    images: levels take up to 160 kB a unit, IoUs 8·c·k bytes and 4·c·k a draw.
+    images: levels take up to 80 kB a unit, IoUs 8·c·k bytes and 4·c·k a draw.
 
     Source: see :mod:`featkit.analyses.dissect.variants`.
     """
