@@ -16,8 +16,8 @@ from featkit.errors import UsageError
 from featkit.ops.logistic_blocks import Preconditioning
 from featkit.ops.logistic_curvature import Curvature
 from featkit.ops.logistic_losses import Loss, OneVersusRest, Softmax
-from featkit.ops.logistic_newton import Newton, Problems
-from featkit.ops.logistic_rows import HELD_FLOATS, Array, Rows
+from featkit.ops.logistic_newton import LOGITS, Newton, Problems
+from featkit.ops.logistic_rows import BLOCK, HELD_FLOATS, Array, Rows
 from featkit.ops.neighbors import whole_number
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -36,7 +36,7 @@ class LogisticPath:
     Attributes:
         weights: float64 (q, c, d).
         biases: float64 (q, c).
-        objectives: Losses and penalty, float64 (q).
+        objectives: Losses and penalty, computed in float64 (q).
         gradients: ``√(gᵀ M⁻¹ g / F)``, float64 (q): g the gradient, F the objective, M close to the
             Hessian. Half of its square is about the share of F that is above the minimum.
         iterations: Newton steps, int64 (q), without those on the way to the penalty.
@@ -208,9 +208,8 @@ class _Way:
         if c > 1:
             coefficients -= coefficients.mean(2, keepdim=True)
         flat = coefficients.view(-1, k * c, width).numpy()
-        objectives = torch.stack([part.objectives for part in solved])
-        squares = torch.stack([part.gradients for part in solved]).square() * objectives
-        total = objectives.sum(1)
+        total = self._objectives(coefficients, torch.stack([part.penalties for part in solved]))
+        squares = torch.stack([part.gradients.square() * part.objectives for part in solved])
         return LogisticPath(
             flat[..., :-1],
             flat[..., -1] - flat[..., :-1] @ self.rows.mean,
@@ -219,6 +218,22 @@ class _Way:
             torch.stack([part.iterations for part in solved]).amax(1).numpy(),
             torch.stack([part.converged for part in solved]).all(1).numpy(),
         )
+
+    def _objectives(self, coefficients: Tensor, penalties: Tensor) -> Tensor:
+        """Return the objectives (q), in float64: logits in float32 err by 1e-7 of them together."""
+        k, c, _ = self.shape
+        together = max(1, LOGITS // BLOCK // (2 * k * c))
+        objectives = torch.empty(len(penalties), k, dtype=torch.float64)
+        for start in range(0, len(penalties), together):
+            some = slice(start, start + together)
+            objectives[some] = self.exact.rows.objectives(
+                self.curvature.loss,
+                coefficients[some].flatten(0, 1),
+                penalties[some].flatten(),
+                self.columns.repeat(len(penalties[some])),
+                torch.float64,
+            ).view(-1, k)
+        return objectives.sum(1)
 
     def _solve(
         self,

@@ -55,12 +55,12 @@ class Softmax:
         shares = logits.exp_()
         own = shares.gather(1, right)
         shares.scatter_(1, right, 0.0)
-        others, mine = shares.sum(1, keepdim=True, dtype=torch.float64), own.double()
-        total = mine + others
-        losses = torch.where(others < mine, torch.log1p(others / mine), total.log() - margin)
+        others = shares.sum(1, keepdim=True)
+        total = own + others
+        losses = torch.where(others < own, torch.log1p(others / own), total.log() - margin)
         shares /= total
-        residuals = shares.scatter(1, right, (-others / total).to(shares.dtype))
-        return losses.sum((1, 2)), residuals, shares
+        residuals = shares.scatter(1, right, -others / total)
+        return losses.sum((1, 2), dtype=torch.float64), residuals, shares
 
     def curve(self, weights: Tensor, change: Tensor, targets: Tensor) -> Tensor:
         """Return ``p ∘ (u - p·u)``, that of the right class as minus the sum of the others."""

@@ -120,14 +120,19 @@ class Rows:
         return objectives, decayed.add_(gradient.view(p, c, width), alpha=self.weight)
 
     def objectives(
-        self, loss: Loss, coefficients: Tensor, penalties: Tensor, columns: Tensor
+        self,
+        loss: Loss,
+        coefficients: Tensor,
+        penalties: Tensor,
+        columns: Tensor,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Return only the objectives, float64 (p)."""
+        """Return only the objectives, float64 (p), computed in ``dtype``; as the rows if None."""
         p, c, width = coefficients.shape
-        held = coefficients.reshape(p * c, width).to(self.dtype)
+        taken = coefficients.reshape(p * c, width).to(dtype or self.dtype)
         losses = torch.zeros_like(penalties)
         for part, block in self.blocks():
-            logits = (held @ block.T).view(p, c, -1)
+            logits = (taken @ block.to(taken.dtype).T).view(p, c, -1)
             losses += loss.evaluate(logits, self.targets[..., part], columns)[0]
         return self.weight * losses + penalties * coefficients[..., :-1].square().sum((1, 2)) / 2
 
