@@ -103,6 +103,8 @@ class Figure:
         names: Column that is written beside each point (``scatter``, ``scatter3d``).
         most: Rows that are drawn, those of the largest ``y`` of either sign, largest first
             (``bar``); None for all, as they stand in the table.
+        solid: Column of the part of ``y`` that is drawn as other bars are, the rest being pale
+            (``bar``).
     """
 
     name: str
@@ -127,6 +129,7 @@ class Figure:
     limits: tuple[float, float] | None = None
     names: str | None = None
     most: int | None = None
+    solid: str | None = None
 
 
 @dataclass

@@ -32,12 +32,13 @@ class ConceptTally:
 
     Attributes:
         seen: Places so far.
+        active: Where each unit was active, int64 (c).
 
     Raises:
         UsageError: ``union`` is unknown, there are no concepts, or the bootstrap cannot be drawn.
 
-    Cost: a product of 2·c·p·k' operations an image of p places in which k' concepts occur, exact in
-    whole numbers; memory 8·c·k bytes, and 4·c·k a draw.
+    Cost: a product of 2·c'·p·k' operations an image of p places in which k' concepts occur and c'
+    units are active, exact in whole numbers; memory 8·c·k bytes, and 4·c·k a draw.
 
     Source: ``everywhere`` is dissect (Bau et al. 2020, arXiv:2009.05041; github.com/davidbau/
     dissect, 9421eaa, ``netdissect/tally.py``), ``category`` NetDissect (Bau et al. 2017,
@@ -73,35 +74,40 @@ class ConceptTally:
         size = units * (len(categories) + len(names)) + len(categories)
         self._sums = torch.zeros(size, dtype=torch.int64)
         self._bootstrap = PoissonBootstrap(size, draws, seed) if draws else None
-        self.seen = 0
+        self.seen, self.active = 0, torch.zeros(units, dtype=torch.int64)
 
-    def add(self, masks: Tensor, labels: Tensor) -> None:
+    def add(self, masks: Tensor, labels: Tensor, units: Tensor | None = None) -> None:
         """Count one image.
 
         Args:
             masks: Where each unit is active, bool (c, p).
             labels: Concepts at each place, whole numbers (layers, p); 0 is none, i the concept
                 ``i - 1``. A concept counts once where several layers have it.
+            units: Of which units, int64 (c'), each once, where ``masks`` is (c', p); the others are
+                active nowhere.
         """
-        present = torch.unique(labels)
-        present = present[present > 0]
-        concepts = (labels[None] == present[:, None, None]).any(1)
-        everywhere = torch.ones(1, labels.shape[1], dtype=torch.bool)
-        columns = torch.cat([concepts, everywhere]).float()
-        products = masks.float() @ columns.T  # exact below 2^24 places
-        shared, total = products[:, :-1], products[:, -1:]
-        index = present.long() - 1
+        units = torch.arange(self._shape[0]) if units is None else units
+        occurs = torch.bincount(labels.flatten(), minlength=self._shape[1] + 1)[1:]
+        index = torch.nonzero(occurs).squeeze(1)
+        place = torch.zeros(len(occurs) + 1, dtype=torch.int64)
+        place[index + 1] = torch.arange(1, len(index) + 1)
+        rows = torch.zeros(len(index) + 1, labels.shape[1])
+        rows.scatter_(0, place[labels.long()], 1.0)
+        rows[0] = 1  # everywhere
+        products = masks.float() @ rows.T  # exact below 2^24 places
+        total, shared = products[:, :1], products[:, 1:]
         counts = torch.zeros(len(self._sums))
         both, active, places = self._split(counts)
-        both[:, index] = shared
-        places[index] = concepts.sum(1).float()
+        both[units[:, None], index] = shared
+        places[index] = rows[1:].sum(1)
         if self._union == "everywhere":
-            active[:] = total
+            active[units] = total
         elif self._union == "category":
-            active[:] = total * (self._is_of[index].sum(0, keepdim=True) > 0)
+            active[units] = total * (self._is_of[index].sum(0, keepdim=True) > 0)
         else:
-            active[:] = total * (shared @ self._is_of[index] > 0)
+            active[units] = total * (shared @ self._is_of[index] > 0)
         self._sums += counts.long()
+        self.active[units] += total.squeeze(1).long()
         self.seen += labels.shape[1]
         if self._bootstrap is not None:
             self._bootstrap.add(counts)

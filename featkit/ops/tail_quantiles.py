@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -27,6 +28,10 @@ class TailQuantiles:
     Raises:
         UsageError: An argument cannot be used.
 
+    Attributes:
+        least: Numbers up to this do not change the level of their unit, float32 (c); -inf before
+            as many came as are held.
+
     Cost: a comparison a number; memory 8·c·share·total bytes and a mask of what is added.
 
     Example:
@@ -48,7 +53,7 @@ class TailQuantiles:
         self.count = min(total, math.floor((total - 1) * share) + 2)
         self._held = torch.full((units, ROOM * self.count), -torch.inf)
         self._filled = torch.zeros(units, dtype=torch.int64)
-        self._least = torch.full((units, 1), -torch.inf)
+        self.least = torch.full((units,), -torch.inf)
 
     def add(self, numbers: Tensor) -> None:
         """Take the next numbers of every stream.
@@ -59,26 +64,27 @@ class TailQuantiles:
         Raises:
             UsageError: Numbers are not finite, or are more than were announced.
         """
-        if self.given + numbers.shape[1] > self.total:
+        self.add_parts(numbers.shape[1], [(torch.arange(len(self.least)), numbers)])
+
+    def add_parts(self, m: int, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Take the next numbers of every stream, of some units only.
+
+        Args:
+            m: How many numbers a stream.
+            parts: Units, int64 (c'), and their numbers, (c', m), each unit once at most. Those of
+                the units that are left out do not exceed ``least``.
+
+        Raises:
+            UsageError: Numbers are not finite, or are more than were announced.
+        """
+        if self.given + m > self.total:
             raise UsageError(f"more than the {self.total} numbers a unit that were announced")
-        if not torch.isfinite(numbers.sum()):
-            bad = int((~torch.isfinite(numbers).all(1)).nonzero()[0])
-            raise UsageError(f"activations of unit {bad} hold NaN or infinity")
-        self.given += numbers.shape[1]
-        if self._filled.max() == 0:
-            self._merge(numbers)
-            return
-        units, places = (numbers > self._least).nonzero(as_tuple=True)
-        counts = torch.bincount(units, minlength=len(numbers))
-        if int((self._filled + counts).max()) > self._held.shape[1]:
-            self._keep(self._held[:, : int(self._filled.max())])
-            if int((self._filled + counts).max()) > self._held.shape[1]:
-                self._merge(numbers)
-                return
-        starts = counts.cumsum(0) - counts
-        columns = torch.arange(len(units)) - (starts - self._filled)[units]
-        self._held[units, columns] = numbers[units, places]
-        self._filled += counts
+        self.given += m
+        for units, numbers in parts:
+            if not torch.isfinite(numbers.sum()):
+                bad = int(units[~torch.isfinite(numbers).all(1)][0])
+                raise UsageError(f"activations of unit {bad} hold NaN or infinity")
+            self._take(units, numbers)
 
     def levels(self) -> Tensor:
         """Return the level of each unit, as ``numpy.quantile`` interpolates; float32 (c).
@@ -94,20 +100,34 @@ class TailQuantiles:
         upper, lower = highest[:, above], highest[:, min(above + 1, self.count - 1)]
         return torch.lerp(upper, lower, place - above).float()
 
-    def _merge(self, numbers: Tensor) -> None:
-        """Hold the largest of those that are held and others."""
-        self._keep(torch.cat([self._held[:, : int(self._filled.max())], numbers], 1))
+    def _take(self, units: Tensor, numbers: Tensor) -> None:
+        width = self._held.shape[1]
+        above = np.flatnonzero((numbers > self.least[units, None]).numpy())  # torch's is slower
+        starts = np.searchsorted(above, np.arange(len(units) + 1) * numbers.shape[1])
+        counts = np.diff(starts)
+        filled = self._filled[units].numpy()
+        full = filled + counts > width
+        if full.any():
+            self._merge(units[full], numbers[full])
+            above = above[np.repeat(~full, counts)]
+            counts[full] = 0
+            starts = np.concatenate([[0], np.cumsum(counts)])
+        first = units.numpy() * width + filled - starts[:-1]
+        places = np.repeat(first, counts) + np.arange(len(above))
+        self._held.numpy().reshape(-1)[places] = numbers.numpy().reshape(-1)[above]
+        self._filled[units] += torch.from_numpy(counts)
 
-    def _keep(self, numbers: Tensor) -> None:
-        """Hold the largest of these."""
-        kept = _largest(numbers, min(self.count, numbers.shape[1]))
-        self._held.fill_(-torch.inf)
-        self._held[:, : kept.shape[1]] = kept
-        self._filled.fill_(kept.shape[1])
+    def _merge(self, units: Tensor, numbers: Tensor) -> None:
+        """Hold the largest of those that some units hold, and of others."""
+        most = int(self._filled[units].max())
+        kept = _largest(torch.cat([self._held[units, :most], numbers], 1), self.count)
+        self._held[units] = -torch.inf
+        self._held[units, : kept.shape[1]] = kept
+        self._filled[units] = kept.shape[1]
         if kept.shape[1] == self.count:
-            self._least = kept[:, :1].clone()
+            self.least[units] = kept[:, 0]
 
 
 def _largest(numbers: Tensor, count: int) -> Tensor:
     """Return the largest of each row, ascending; numpy sorts ten times as fast as torch selects."""
-    return torch.from_numpy(np.sort(numbers.numpy(), axis=1)[:, numbers.shape[1] - count :])
+    return torch.from_numpy(np.sort(numbers.numpy(), axis=1)[:, -count:])

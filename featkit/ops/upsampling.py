@@ -59,19 +59,23 @@ class Upsampling:
         self.down, self.across = (
             _weights(h, size, border) for h, size in zip(have, want, strict=True)
         )
-        is_small = have[0] * have[1] <= SMALL
+        is_small = have[0] * have[1] <= SMALL and have != want
         self.whole = torch.kron(self.down, self.across).T.contiguous() if is_small else None
 
-    def __call__(self, maps: Tensor) -> Tensor:
-        """Return (n, H, W) of maps (n, h, w), float32."""
-        if self.have == self.want and torch.equal(self.down, torch.eye(self.have[0])):
-            return maps.float()
+    def __call__(self, maps: Tensor, cells: Tensor | None = None) -> Tensor:
+        """Return (n, H, W) of maps (n, h, w), float32; or (n, m) at some cells, int64 (m)."""
         n = len(maps)
         if self.whole is not None:
-            return (maps.reshape(n, -1).float() @ self.whole).view(n, *self.want)
-        return self.down @ (maps.reshape(-1, self.have[1]).float() @ self.across.T).view(
-            n, self.have[0], self.want[1]
-        )
+            weights = self.whole if cells is None else self.whole[:, cells]
+            found = maps.reshape(n, -1).float() @ weights
+        elif self.have == self.want and torch.equal(self.down, torch.eye(self.have[0])):
+            found = maps.float().flatten(1)
+        else:
+            across = maps.reshape(-1, self.have[1]).float() @ self.across.T
+            found = (self.down @ across.view(n, self.have[0], self.want[1])).flatten(1)
+        if cells is None:
+            return found.view(n, *self.want)
+        return found if self.whole is not None else found[:, cells]
 
 
 def _weights(have: int, want: int, border: Border) -> Tensor:

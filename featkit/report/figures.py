@@ -44,6 +44,7 @@ STYLE: Any = {
 }
 
 T = TypeVar("T")
+_PALE = 0.35
 _ASIDE = 1.04
 """Factor between neighbouring lines on a logarithmic axis."""
 
@@ -152,7 +153,11 @@ def _draw_bars(axes: Axes, figure: Figure, result: Result) -> None:
         aside = index * height if abreast > 1 else 0
         places = [names.index(str(row[figure.x])) + aside for row in members]
         values = [row[figure.y] for row in members]
-        axes.barh(places, values, height * 0.92, color=colour, label=group)
+        solid = values
+        if figure.solid is not None:
+            solid = [row[figure.solid] for row in members]
+            axes.barh(places, values, height * 0.92, color=colour, alpha=_PALE)
+        axes.barh(places, solid, height * 0.92, color=colour, label=group)
         lower, upper = _bounds(figure, members)
         axes.errorbar(
             (lower + upper) / 2,

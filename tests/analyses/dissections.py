@@ -47,9 +47,14 @@ def write_dissection(
     tables = {"units": unit_rows(detected, units)}
     if draws is not None:
         tables["bootstrap"] = [
-            {"draw": number, **{k: v for k, v in row.items() if k != "threshold"}}
+            {
+                "draw": number,
+                "concept": name.partition("/")[2],
+                "category": name.partition("/")[0],
+                "units": count,
+            }
             for number, draw in enumerate(draws)
-            for row in unit_rows(draw, units)
+            for name, count in (draw or {"": 0}).items()
         ]
     content = {
         "analysis": "dissect",

@@ -14,9 +14,10 @@ from torch import nn
 from torchvision import transforms
 
 from featkit import load_backbone
-from featkit.analyses.dissect import subject
-from featkit.analyses.dissect.analysis import Dissection, _Labeller, dissect
+from featkit.analyses.dissect import scratch, subject
+from featkit.analyses.dissect.analysis import Dissection, Labeller, dissect
 from featkit.analyses.dissect.config import DissectConfig
+from featkit.analyses.dissect.subject import Subject
 from featkit.backbones.base import Backbone, Network
 from featkit.backbones.maps import MapRunner, map_tap
 from featkit.backbones.probe import probe
@@ -25,6 +26,7 @@ from featkit.backbones.segmenters.resolve import open_concepts
 from featkit.data.concepts.grid import Grid
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import BackboneError, SourceError, UsageError
+from featkit.ops.concept_tally import ConceptTally
 from tests.analyses.scenes import CLASSES, SIZE, slow_iou, write_scenes
 
 NET = f"cifar_resnet20?weights=none&seed=3&size={SIZE}"
@@ -74,7 +76,7 @@ def run(root: Path, *, net: str | Backbone = NET, tap: str = TAP, **options: obj
         for name in ("batch_size", "workers", "precision")
         if name in options
     }
-    settings = {"draws": 0, "chance": False} | options
+    settings = {"draws": 0, "chance": 0} | options
     config = DissectConfig(**settings)  # type: ignore[arg-type]
     return dissect(
         root / "images",
@@ -216,7 +218,7 @@ def test_nothing_is_labelled(tmp_path: Path) -> None:
     for file in (tmp_path / "masks").glob("*.png"):
         Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(file)
     for variant in ("dissect", "netdissect", "netdissect-lite"):
-        found = run(tmp_path, variant=variant, draws=3, chance=True).result
+        found = run(tmp_path, variant=variant, draws=3, chance=1).result
         assert not found.arrays["iou"].any()
         assert found.scalars["detectors"] == 0
         assert "4 of 4 concepts occur in no image: their IoU is 0" in found.notes
@@ -224,7 +226,7 @@ def test_nothing_is_labelled(tmp_path: Path) -> None:
 
 
 def test_chance_is_what_a_random_network_reaches(scenes: Path) -> None:
-    found = run(scenes, chance=True, seed=5).result
+    found = run(scenes, chance=1, seed=5).result
     net = load_backbone(NET)
     twin = run(scenes, net=randomized(net, 5)).result
     best = [row["iou"] for row in twin.tables["units"]]
@@ -245,14 +247,72 @@ def test_chance_is_what_a_random_network_reaches(scenes: Path) -> None:
         assert row["chance_iou"] == pytest.approx(wanted, rel=1e-5, abs=1e-12)
 
 
+def test_chance_of_several_random_networks_is_that_of_their_units_together(scenes: Path) -> None:
+    found = run(scenes, chance=3, seed=5).result
+    twins = [run(scenes, net=randomized(load_backbone(NET), 5 + i)).result for i in range(3)]
+    best = np.array([[row["iou"] for row in twin.tables["units"]] for twin in twins])
+    scalars = found.scalars
+    assert scalars["chance_iou"] == pytest.approx(np.quantile(best, 0.95), rel=1e-9)
+    levels = np.quantile(best, 0.95, axis=1)
+    assert scalars["chance_iou_least"] == pytest.approx(levels.min(), rel=1e-9)
+    assert scalars["chance_iou_largest"] == pytest.approx(levels.max(), rel=1e-9)
+    assert levels.min() < levels.max()
+    for row in found.tables["concepts"]:
+        at = twins[0].arrays["concept_names"].tolist().index(row["concept"])
+        pooled = np.concatenate([twin.arrays["iou"][:, at] for twin in twins])
+        assert row["chance_iou"] == pytest.approx(np.quantile(pooled, 0.95), rel=1e-5, abs=1e-12)
+    silent = sum(row["active"] == 0 for twin in twins for row in twin.tables["units"])
+    note = f"{silent} of {best.size} units of the random networks are active nowhere"
+    assert any(text.startswith(note) for text in found.notes) == (silent > 0)
+
+
+@pytest.mark.parametrize("room", [0, 1, 3.5, 1000])
+def test_what_finds_no_room_among_temporary_files_goes_through_the_network_again(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, room: float
+) -> None:
+    """Of nine images some, none or all are kept; the dissection is the same."""
+    options = {"draws": 4, "chance": 1, "batch_size": 2, "top": 3}
+    whole = run(scenes, **options)
+    image = 64 * 64 * 3 + 16 * 16 * 4 + 2 * 32 * 32 * 32 * 4  # pixels, labels, 2 maps
+    monkeypatch.setattr(scratch, "MOST", int(room * image))
+    passed: list[int] = []
+    forward = Subject.maps
+    monkeypatch.setattr(
+        Subject, "maps", lambda self, images: passed.append(len(images)) or forward(self, images)
+    )
+    other = run(scenes, **options)
+    assert sum(passed) == 2 * (9 + max(0, 9 - int(room)))
+    assert other.result.tables == whole.result.tables
+    assert other.gallery.images == whole.gallery.images
+    for key, region in whole.gallery.regions.items():
+        np.testing.assert_array_equal(other.gallery.regions[key], region)
+
+
+def test_a_label_map_that_cannot_be_read_ends_the_run_in_the_first_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scenes(tmp_path, 4)
+    broken = tmp_path / "masks" / "02.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    monkeypatch.setattr(ConceptTally, "add", None)
+    for workers in (0, 1):
+        with pytest.raises(SourceError, match=r"02\.png"):
+            run(tmp_path, workers=workers)
+
+
 def test_confidence_is_the_share_of_draws_with_the_same_label(scenes: Path) -> None:
     found = run(scenes, draws=40, min_iou=0).result
+    draws, names = found.arrays["draws"], found.arrays["concept_names"]
+    assert draws.shape == (40, len(found.tables["units"]))
+    for unit, own in zip(found.tables["units"], draws.T, strict=True):
+        same = np.mean([names[label] == unit["concept"] for label in own if label >= 0] or [0])
+        same *= np.mean(own >= 0)
+        assert unit["confidence"] == (pytest.approx(same) if unit["concept"] else None)
     rows = found.tables["bootstrap"]
-    assert {row["draw"] for row in rows} == set(range(40))
-    for unit in found.tables["units"]:
-        own = [r["concept"] for r in rows if r["unit"] == unit["unit"] and r["detector"]]
-        same = own.count(unit["concept"]) / 40
-        assert unit["confidence"] == (same if unit["concept"] else None)
+    for draw, labels in enumerate(draws):
+        counted = {row["concept"]: row["units"] for row in rows if row["draw"] == draw}
+        detected = names[labels[labels >= 0]].tolist()
+        assert counted == {name: detected.count(name) for name in set(detected)}
     sure = [unit["confidence"] for unit in found.tables["units"] if unit["concept"]]
     assert 0.2 < np.mean(sure) < 1
 
@@ -321,7 +381,7 @@ def test_an_image_without_labels(tmp_path: Path) -> None:
 
 def test_labelling_can_be_done_in_a_process_that_is_spawned(scenes: Path) -> None:
     """What goes there must be pickled, and a network with hooks cannot be."""
-    labeller = _Labeller(
+    labeller = Labeller(
         open_concepts([f"masks:{scenes / 'masks'}", "color"], "quad"), ("00",), GRID
     )
     image = Image.open(scenes / "images" / "00.png").convert("RGB")
@@ -336,6 +396,6 @@ def test_a_random_network_is_never_its_own_twin() -> None:
 
 
 def test_chance_does_not_depend_on_the_precision_of_the_forward(scenes: Path) -> None:
-    plain = run(scenes, chance=True).result
-    found = run(scenes, chance=True, precision="bf16").result
+    plain = run(scenes, chance=1).result
+    found = run(scenes, chance=1, precision="bf16").result
     assert found.scalars["chance_iou"] == plain.scalars["chance_iou"]

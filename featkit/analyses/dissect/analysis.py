@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from featkit.analyses.base import Result, describe_run
 from featkit.analyses.dissect.config import DissectConfig
 from featkit.analyses.dissect.gallery import Gallery
+from featkit.analyses.dissect.scratch import Scratch
 from featkit.analyses.dissect.subject import Subject
 from featkit.analyses.dissect.tables import Dissected, report
 from featkit.analyses.dissect.variants import VARIANTS
@@ -28,7 +30,7 @@ from featkit.backbones.resolve import load_backbone
 from featkit.backbones.segmenters.resolve import open_concepts, runs_network
 from featkit.data.concepts.base import ConceptSource
 from featkit.data.concepts.grid import Grid
-from featkit.data.loading import Look, default_workers, load_batches
+from featkit.data.loading import default_workers, load_batches
 from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
 from featkit.ops.concept_tally import ConceptTally
@@ -89,14 +91,21 @@ def dissect(
         SourceError: Images or concepts do not exist, or an image has no labels.
         BackboneError: The network does not exist, or the tap gives no maps.
 
-    Cost: every image goes through the network twice, with random weights beside it
-    (``chance=False`` leaves that out); outside of it some 4·c·p·(k' + h·w) operations an image of p
-    cells with k' concepts, for c units with maps of h × w. Memory does not depend on the number of
-    images: levels take up to 80 kB a unit, IoUs 8·c·k bytes and 4·c·k a draw.
+    Cost: every image goes once through the network and through ``chance`` networks with random
+    weights, and a second time where its maps, 4·c·h·w bytes a network, and its pixels find no room
+    among temporary files (see :class:`~featkit.analyses.dissect.scratch.Scratch`). Outside of that
+    at most 4·c·p·(k' + h·w) operations an image of p cells with k' concepts, for c units with maps
+    of h × w, as only units take part whose map exceeds what matters. Memory does not depend on the
+    number of images: levels take up to 80 kB a unit and network, IoUs 8·c·k bytes and 4·c·k a draw.
 
     Source: see :mod:`featkit.analyses.dissect.variants`.
     """
     config = config or DissectConfig()
+    if batch_size < 1 or (workers is not None and workers < 0):
+        raise UsageError(
+            f"batch_size {batch_size}, workers {workers}: give a batch of 1 or more, and no fewer"
+            " workers than 0"
+        )
     where = choose_device(device)
     images = open_source(source)
     loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
@@ -105,36 +114,25 @@ def dissect(
     if not len(images.ids):
         raise UsageError(f"{images.name} has no images: give some")
     labelled.check(images.ids)
-    if batch_size < 1 or (workers is not None and workers < 0):
-        raise UsageError(
-            f"batch_size {batch_size}, workers {workers}: give a batch of 1 or more, and no fewer"
-            " workers than 0"
-        )
-    identities: dict[str, Any] = {
-        "images": {"source": images.name, "sha256": _digest(images)},
-        "concepts": labelled.identity(),
-    }
-    with ExitStack() as hooks:
-        run = _Run(images, loaded, tap, labelled, config, precision, where, hooks)
+    workers = default_workers(where) if workers is None else workers
+    with _Run(images, loaded, tap, labelled, config, precision, where) as run:
         run.batch_size = batch_size
-        labels_here = runs_network(labelled)  # a network must not run in a process of its own
-        run.workers = default_workers(where) if workers is None else workers
+        # a network that labels must not run in a process of its own
+        run.workers = 0 if runs_network(labelled) else workers
         run.find_levels(progress)
-        if labels_here:
-            run.workers = 0
         found = run.find_concepts(progress)
-    recipe, cells = loaded.preprocessing, run.grid.cells
     options, provenance = describe_run(config, {}, LIBRARIES)
     options = {"concepts": specs, "tap": tap, **options, "quantile": run.share}
-    options |= {"size": list(recipe.size)}
+    options |= {"size": list(loaded.preprocessing.size)}
     provenance |= {
         "backbone": {"name": loaded.name, **run.identity},
         "spec": loaded.spec,
         "module": run.subjects[0].path,
-        "preprocessing": recipe.as_dict(),
+        "preprocessing": loaded.preprocessing.as_dict(),
         "precision": precision,
-        "cells": list(cells),
-        **identities,
+        "cells": list(run.grid.cells),
+        "images": {"source": images.name, "sha256": _digest(images)},
+        "concepts": labelled.identity(),
         "variant": asdict(VARIANTS[config.variant]),
     }
     result = report(found, options, provenance)
@@ -143,7 +141,7 @@ def dissect(
 
 
 @dataclass(frozen=True)
-class _Labeller:
+class Labeller:
     """Labels an image by its row; can be pickled, without the networks."""
 
     concepts: ConceptSource
@@ -151,14 +149,33 @@ class _Labeller:
     grid: Grid
 
     def __call__(self, row: int, image: Image.Image) -> NDArray[Any]:
+        """Return the labels of an image, (layers, *cells)."""
         return self.concepts.label(self.ids[row], image, self.grid)
 
 
-class _Run:
-    """Both passes over the images, for the network and its random twin together."""
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of an image.
+
+    Attributes:
+        row: Its number.
+        labels: (layers, cells).
+        pixels: As the network saw it, uint8 (h, w, 3).
+        maps: Of each network, (units, h, w).
+    """
+
+    row: int
+    labels: Tensor
+    pixels: Tensor
+    maps: list[Tensor]
+
+
+class _Run(ExitStack):
+    """Both passes over the images, for the network and its random twins together."""
 
     workers: int
     batch_size: int
+    gallery: Gallery
 
     def __init__(
         self,
@@ -169,8 +186,8 @@ class _Run:
         config: DissectConfig,
         precision: str,
         device: torch.device,
-        hooks: ExitStack,
     ) -> None:
+        super().__init__()
         self.source, self.concepts, self.config = source, concepts, config
         self.variant = VARIANTS[config.variant]
         self.share = config.quantile or self.variant.share
@@ -178,36 +195,36 @@ class _Run:
         self.recipe, self.device = backbone.preprocessing, device
         height, width = self.recipe.size
         side = self.variant.pixels
-        cells = max(1, round(height / side)), max(1, round(width / side))
-        self.grid = Grid(self.recipe, cells)
-        networks = [backbone]
-        if config.chance:
-            networks.append(randomized(backbone, config.seed))
+        self.grid = Grid(self.recipe, (max(1, round(height / side)), max(1, round(width / side))))
+        twins = [randomized(backbone, config.seed + i) for i in range(config.chance)]
         self.subjects = []
-        for number, network in enumerate(networks):
+        for number, network in enumerate([backbone, *twins]):
             network.module.to(device).to(memory_format=torch.channels_last)
             subject = Subject(
                 network,
                 tap,
                 self.variant,
                 self.share,
-                cells,
+                self.grid.cells,
                 len(source.ids),
                 config.top if number == 0 else 0,
                 precision if number == 0 else "fp32",  # what random layers give may be tiny
                 device,
                 config.seed,
             )
-            hooks.callback(subject.close)
+            self.callback(subject.close)
             self.subjects.append(subject)
         self.failures: dict[int, str] = {}
-        self.gallery: Gallery
+        self.scratch = self.enter_context(Scratch())
 
     def find_levels(self, progress: bool) -> None:
         """Go through all images for the levels of units, and their top images."""
-        for row, maps, _, _ in self._images("levels", progress):
-            for subject, own in zip(self.subjects, maps, strict=True):
-                subject.look(row, own)
+        with self._bar("levels", len(self.source.ids), progress) as bar:
+            for seen in self._images(0, bar):
+                for subject, maps in zip(self.subjects, seen.maps, strict=True):
+                    subject.look(seen.row, maps)
+                arrays = (seen.labels, seen.pixels, *seen.maps)
+                self.scratch.keep(seen.row, [array.numpy() for array in arrays])
         if len(self.failures) == len(self.source.ids):
             row, reason = next(iter(self.failures.items()))
             raise UsageError(
@@ -219,34 +236,24 @@ class _Run:
     def find_concepts(self, progress: bool) -> list[Dissected]:
         """Go through all images again for the concepts of units."""
         categories = [concept.category for concept in self.concepts.concepts]
-        config, first = self.config, self.subjects[0]
-        tallies = [
-            ConceptTally(
-                subject.units,
-                categories,
-                self.variant.union,
-                config.draws if subject is first else 0,
-                config.seed,
-            )
-            for subject in self.subjects
-        ]
-        active = [torch.zeros(subject.units, dtype=torch.int64) for subject in self.subjects]
+        first, seed = self.subjects[0], self.config.seed
+        tallies = []
+        for subject in self.subjects:
+            draws = self.config.draws if subject is first else 0
+            tallies.append(ConceptTally(subject.units, categories, self.variant.union, draws, seed))
         shown = first.shown()
-        label = _Labeller(self.concepts, tuple(self.source.ids), self.grid)
-        for row, maps, labels, pixels in self._images("concepts", progress, label):
-            flat = torch.from_numpy(labels).flatten(1)
-            for number, subject in enumerate(self.subjects):
-                masks = subject.masks(maps[number])
-                tallies[number].add(masks, flat)
-                active[number] += masks.sum(1)
-                if number == 0 and row in shown:
-                    self.gallery.keep(row, self.source.ids[row], pixels.numpy())
-                    for unit, rank in shown[row]:
-                        self.gallery.mark(unit, rank, masks[unit].numpy())
+        with self._bar("concepts", len(self.source.ids), progress) as bar:
+            for seen in self._once_more(bar):
+                labels = seen.labels.flatten(1)
+                for subject, maps, tally in zip(self.subjects, seen.maps, tallies, strict=True):
+                    units, masks = subject.masks(maps)
+                    tally.add(masks, labels, units)
+                    if subject is first and seen.row in shown:
+                        self._show(seen, shown[seen.row], units, masks)
         images = len(self.source.ids) - len(self.failures)
         return [
-            Dissected(self.concepts.concepts, images, subject.levels, count, tally)
-            for subject, count, tally in zip(self.subjects, active, tallies, strict=True)
+            Dissected(self.concepts.concepts, images, subject.levels, tally)
+            for subject, tally in zip(self.subjects, tallies, strict=True)
         ]
 
     def notes(self) -> list[str]:
@@ -258,33 +265,56 @@ class _Run:
                 f"{len(self.failures)} of {len(self.source.ids)} images cannot be read and are left"
                 f" out; the first is {self.source.ids[row]} ({reason})"
             )
-        first = self.subjects[0]
-        if first.sampled < first.total:
-            error = ((1 - self.share) / (self.share * first.sampled)) ** 0.5
+        looked = self.subjects[0].looked
+        total = self.subjects[0].each * (len(self.source.ids) - len(self.failures))
+        if looked < total:
+            error = ((1 - self.share) / (self.share * looked)) ** 0.5
             said.append(
-                f"levels are from {first.sampled:,} of {first.total:,} activations a unit: the"
-                f" share above them is {self.share:.3g} ± {error * self.share:.1g}"
+                f"levels are from {looked:,} of {total:,} activations a unit: the share above them"
+                f" is {self.share:.3g} ± {error * self.share:.1g}"
             )
         return said
 
-    def _images(
-        self, what: str, progress: bool, look: Look | None = None
-    ) -> Iterator[tuple[int, list[Tensor], Any, Tensor]]:
-        """Give of each image its row, the maps of each network, what a look made, and pixels."""
+    def _show(
+        self, seen: _Seen, places: Sequence[tuple[int, int]], units: Tensor, masks: Tensor
+    ) -> None:
+        """Put an image into the gallery, as that of some units and ranks."""
+        self.gallery.keep(seen.row, self.source.ids[seen.row], seen.pixels.numpy())
+        regions = dict(zip(units.tolist(), masks.numpy(), strict=True))
+        nowhere = np.zeros(masks.shape[1], dtype=bool)
+        for unit, rank in places:
+            self.gallery.mark(unit, rank, regions.get(unit, nowhere))
+
+    def _once_more(self, bar: tqdm[Any]) -> Iterator[_Seen]:
+        """Give what was seen of each image: as it was kept, and of the rest from the networks."""
+        for row in range(len(self.source.ids)):
+            if row in self.scratch:
+                labels, pixels, *maps = map(torch.from_numpy, self.scratch.read(row))
+                yield _Seen(row, labels, pixels, maps)
+            elif row not in self.failures:
+                yield from self._images(row, bar)
+                return
+            bar.update()
+
+    def _images(self, first: int, bar: tqdm[Any]) -> Iterator[_Seen]:
+        """Send the images from a row on through the networks, and label them."""
         count, size = len(self.source.ids), self.batch_size
-        batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
-        recipe, workers = self.recipe, self.workers
-        loaded = load_batches(self.source, [recipe], batches, workers, self.device, look)
-        with tqdm(total=count, desc=what, unit="img", disable=not progress) as bar:
-            for batch in loaded:
-                self.failures |= batch.failures
-                images = recipe.normalize(batch.pixels[0].to(self.device, non_blocking=True))
-                maps = [subject.maps(images) for subject in self.subjects]
-                for place, row in enumerate(batch.rows):
-                    if row not in batch.failures:
-                        looked = batch.looked[place] if look else None
-                        yield row, [own[place] for own in maps], looked, batch.pixels[0][place]
-                bar.update(len(batch.rows))
+        batches = [range(start, min(start + size, count)) for start in range(first, count, size)]
+        label = Labeller(self.concepts, tuple(self.source.ids), self.grid)
+        recipe = self.recipe
+        for batch in load_batches(self.source, [recipe], batches, self.workers, self.device, label):
+            self.failures |= batch.failures
+            (pixels,) = batch.pixels
+            images = recipe.normalize(pixels.to(self.device, non_blocking=True))
+            maps = [subject.maps(images) for subject in self.subjects]
+            for place, row in enumerate(batch.rows):
+                if row not in batch.failures:
+                    labels = torch.from_numpy(batch.looked[place])
+                    yield _Seen(row, labels, pixels[place], [own[place] for own in maps])
+            bar.update(len(batch.rows))
+
+    def _bar(self, what: str, count: int, progress: bool) -> tqdm[Any]:
+        return tqdm(total=count, desc=what, unit="img", disable=not progress)
 
 
 def _digest(source: Source) -> str:

@@ -28,7 +28,9 @@ class DissectConfig:
     )
     top: int = option(5, "Images shown of a unit.")
     draws: int = option(100, "Of the bootstrap over images; 0 for none.")
-    chance: bool = option(True, "Dissect the same network with random weights, too.")
+    chance: int = option(
+        3, "Networks of the same shape with random weights to compare with; 0 for none."
+    )
     seed: int = option(0, "Of the bootstrap, of samples of places, and of random weights.")
 
     def __post_init__(self) -> None:
@@ -36,8 +38,8 @@ class DissectConfig:
             raise UsageError(f"quantile {self.quantile}: give a share between 0 and 1, as 0.01")
         if not 0 <= self.min_iou < 1:
             raise UsageError(f"min_iou {self.min_iou}: give a number from 0 to 1, as 0.04")
-        if self.top < 0 or self.draws < 0 or self.seed < 0:
+        if min(self.top, self.draws, self.chance, self.seed) < 0:
             raise UsageError(
-                f"top {self.top}, draws {self.draws}, seed {self.seed}: give whole numbers, 0 or"
-                " more"
+                f"top {self.top}, draws {self.draws}, chance {self.chance}, seed {self.seed}: give"
+                " whole numbers, 0 or more"
             )

@@ -14,10 +14,12 @@ from featkit.backbones.base import Backbone
 from featkit.backbones.maps import MapRunner, map_tap
 from featkit.backbones.precision import computing_in
 from featkit.backbones.probe import probe
+from featkit.errors import UsageError
 from featkit.ops.tail_quantiles import TailQuantiles
 from featkit.ops.upsampling import Upsampling
 
 PLACES = 1_000_000  # numbers of a unit from which a level of 1 % is taken, at most
+TOGETHER = 256  # units whose numbers fit a processor's cache
 USUAL = 0.01  # share above a level; of larger ones fewer numbers are as exact, and more are held
 
 
@@ -40,8 +42,8 @@ class Subject:
         path: Of the module that is read.
         units: How many.
         size: Height and width of the maps.
-        total: Numbers of each unit, if all images can be read.
-        sampled: How many of these are looked at, the same share of every image.
+        each: Numbers of each unit in an image.
+        looked: Numbers of each unit that were looked at, the same share of each image.
         peaks: Largest activation in each of the top images, float32 (units, top), descending.
         rows: Of these images, int64 (units, top), -1 where there are fewer.
     """
@@ -66,13 +68,11 @@ class Subject:
         self.units, self.size = self._runner.units, self._runner.size
         self._precision, self._device, self._variant = precision, device, variant
         self._upsample = Upsampling(self.size, cells, variant.border)
-        each = math.prod(cells if variant.upsampled else self.size)
-        self.total = each * images
+        self.each = math.prod(cells if variant.upsampled else self.size)
         most = int(PLACES * min(1.0, USUAL / share))
-        self._drawn = min(each, max(1, most // images))
-        self.sampled = self._drawn * images
-        self._each, self._seed = each, seed
-        self._tail = TailQuantiles(self.units, max(2, self.sampled), share)
+        self._drawn = min(self.each, max(1, most // images))
+        self._seed, self.looked = seed, 0
+        self._tail = TailQuantiles(self.units, max(2, self._drawn * images), share)
         self._levels: Tensor | None = None
         self.peaks = torch.full((self.units, top), -torch.inf)
         self.rows = torch.full((self.units, top), -1, dtype=torch.int64)
@@ -84,20 +84,43 @@ class Subject:
         return maps.cpu()
 
     def look(self, row: int, maps: Tensor) -> None:
-        """Take the maps (units, h, w) of an image into account for levels and top images."""
-        numbers = self._upsample(maps) if self._variant.upsampled else maps
-        numbers = numbers.flatten(1)
-        if self._drawn < self._each:
+        """Take the maps (units, h, w) of an image into account for levels and top images.
+
+        Raises:
+            UsageError: Activations are not finite.
+        """
+        peaks = maps.flatten(1).amax(1)
+        if not torch.isfinite(maps.sum()):
+            bad = int((~torch.isfinite(maps).flatten(1).all(1)).nonzero()[0])
+            raise UsageError(f"activations of unit {bad} hold NaN or infinity")
+        drawn = None
+        if self._drawn < self.each:
             random = np.random.default_rng([self._seed, row])
-            drawn = random.choice(self._each, self._drawn, replace=False, shuffle=False)
-            numbers = numbers[:, torch.from_numpy(drawn)]
-        self._tail.add(numbers)
+            chosen = random.choice(self.each, self._drawn, replace=False, shuffle=False)
+            drawn = torch.from_numpy(chosen)
+        exceeding = torch.nonzero(self._bound(peaks) > self._tail.least).squeeze(1)
+        parts = (
+            (units, self._numbers(maps[units], drawn)) for units in torch.split(exceeding, TOGETHER)
+        )
+        self._tail.add_parts(self._drawn, parts)
+        self.looked += self._drawn
         if self.peaks.shape[1]:
-            peaks = torch.cat([self.peaks, maps.flatten(1).amax(1, keepdim=True)], 1)
-            rows = torch.cat([self.rows, torch.full((self.units, 1), row)], 1)
+            better = torch.nonzero(peaks > self.peaks[:, -1]).squeeze(1)
+            mine = torch.cat([self.peaks[better], peaks[better, None]], 1)
+            rows = torch.nn.functional.pad(self.rows[better], (0, 1), value=row)
             # of equal peaks the earlier image comes first
-            order = peaks.sort(dim=1, descending=True, stable=True).indices[:, :-1]
-            self.peaks, self.rows = peaks.gather(1, order), rows.gather(1, order)
+            order = mine.sort(dim=1, descending=True, stable=True).indices[:, :-1]
+            self.peaks[better], self.rows[better] = mine.gather(1, order), rows.gather(1, order)
+
+    def _numbers(self, maps: Tensor, drawn: Tensor | None) -> Tensor:
+        """Return the numbers of some units that levels are taken from, at some places or at all."""
+        if self._variant.upsampled:
+            return self._upsample(maps, drawn).flatten(1)
+        return maps.flatten(1) if drawn is None else maps.flatten(1)[:, drawn]
+
+    def _bound(self, peaks: Tensor) -> Tensor:
+        """Return what no cell exceeds: the largest place, or 0 where a map fades into nothing."""
+        return peaks.clamp(min=0) if self._variant.border == "fade" else peaks
 
     @property
     def levels(self) -> Tensor:
@@ -106,16 +129,23 @@ class Subject:
             self._levels = self._tail.levels()
         return self._levels
 
-    def masks(self, maps: Tensor) -> Tensor:
-        """Return where units exceed their levels, bool (units, places), of maps (units, h, w)."""
-        # no cell exceeds the largest place, or 0 where a map fades into what is outside of it
-        bound = maps.flatten(1).amax(1)
-        if self._variant.border == "fade":
-            bound = bound.clamp(min=0)
-        some = torch.nonzero(bound > self.levels).squeeze(1)
-        masks = torch.zeros(self.units, math.prod(self._upsample.want), dtype=torch.bool)
-        masks[some] = self._upsample(maps[some]).flatten(1) > self.levels[some, None]
-        return masks
+    def masks(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where units exceed their levels.
+
+        Args:
+            maps: (units, h, w).
+
+        Returns:
+            Which units do anywhere, int64 (u), ascending, and where, bool (u, cells).
+        """
+        peaks = maps.flatten(1).amax(1)
+        some = torch.nonzero(self._bound(peaks) > self.levels).squeeze(1)
+        masks = torch.empty(len(some), math.prod(self._upsample.want), dtype=torch.bool)
+        for units, mask in zip(
+            torch.split(some, TOGETHER), torch.split(masks, TOGETHER), strict=True
+        ):
+            torch.gt(self._upsample(maps[units]).flatten(1), self.levels[units, None], out=mask)
+        return some, masks
 
     def shown(self) -> dict[int, list[tuple[int, int]]]:
         """Return the (unit, rank) pairs of which each image is a top image."""

@@ -17,8 +17,9 @@ from featkit.data.concepts.base import Concept
 from featkit.ops.concept_tally import ConceptTally
 
 Row: TypeAlias = dict[str, Any]
+Ious: TypeAlias = NDArray[np.float64]  # (units, concepts), or (units)
 
-CHANCE = 0.95  # share of the units of a random network whose IoU is below chance level
+CHANCE = 0.95  # share of the units of random networks whose IoU is below chance level
 ORDER = ("object", "part", "material", "color", "texture")
 ANY = ""  # whatever the category
 BEST = 5  # units that the terminal and the thesis show
@@ -32,34 +33,34 @@ class Dissected:
         concepts: Names and categories, k.
         images: How many were read.
         levels: Of each unit, float32 (c).
-        active: Places at which each unit was active, int64 (c).
         tally: Of units and concepts.
     """
 
     concepts: Sequence[Concept]
     images: int
     levels: Tensor
-    active: Tensor
     tally: ConceptTally
 
 
 def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
-    """Put together what was found of a network, and of its random twin where there is one.
+    """Put together what was found of a network, and of its random twins where there are some.
 
     Args:
-        found: Of the network, and of the twin.
+        found: Of the network, and of the twins.
         config: Every option with its value.
         provenance: What else decides the numbers.
     """
     own = found[0]
     result = Result("dissect", config, provenance=provenance)
     ious = own.tally.iou()
-    random = found[1].tally.iou() if len(found) > 1 else None
-    chance = None if random is None else _chance(own.concepts, random)
+    random = [twin.tally.iou().numpy() for twin in found[1:]]
+    chance = _chance(own.concepts, np.concatenate(random)) if random else None
     draws = _draws(own, config["min_iou"])
     units = _units(own, ious, config["min_iou"], chance, draws)
     detectors = [row for row in units if row["detector"]]
-    concepts = _concepts(own, ious, detectors, random)
+    concepts = _concepts(own, ious, detectors)
+    if chance is not None:
+        _add_chance(concepts, own.concepts, np.concatenate(random), detectors)
     result.tables = {
         "units": units,
         "best_units": sorted(units, key=lambda row: -row["iou"])[:BEST],
@@ -69,6 +70,7 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
     }
     if draws is not None:
         result.tables["bootstrap"] = draws.rows
+        result.arrays["draws"] = draws.labels
     result.scalars = {
         "images": own.images,
         "units": len(units),
@@ -78,6 +80,7 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
     if chance is not None:
         result.scalars |= {
             "chance_iou": chance[ANY],
+            **_spread(random),
             "detectors_above_chance": sum(row["above_chance"] for row in detectors),
             "detectors_above_category_chance": sum(row["above_category"] for row in detectors),
         }
@@ -87,31 +90,44 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
         "concept_names": np.array([concept.name for concept in own.concepts]),
         "iou_curve/network": np.sort(ious.amax(1).numpy())[::-1],
     }
-    if random is not None:
-        result.arrays["iou_curve/random weights"] = np.sort(random.amax(1).numpy())[::-1]
-    result.figures = _figures(config["tap"], bool(detectors))
+    if random:
+        curves = np.sort([twin.max(1) for twin in random])[:, ::-1]
+        result.arrays["iou_curve/random weights"] = curves.mean(0)
+    result.figures = _figures(config["tap"], bool(detectors), chance is not None)
     result.shown = {
         "best_units": ("unit", "concept", "category", "iou", "active", *_optional(units)),
         "categories": (),
     }
-    result.notes += _notes(own, units, chance)
+    result.notes += _notes(own, units, chance) + _notes_of_chance(found[1:])
     return result
 
 
-def _chance(concepts: Sequence[Concept], random: Tensor) -> dict[str, float]:
-    """Return what most units of a random network stay below, with any concept and by category."""
-    levels = {ANY: float(random.amax(1).quantile(CHANCE))}
+def _chance(concepts: Sequence[Concept], random: Ious) -> dict[str, float]:
+    """Return what most units of random networks stay below, with any concept and by category."""
+    levels = {ANY: _level(random.max(1))}
     for category in _order(concepts):
-        own = torch.tensor([concept.category == category for concept in concepts])
-        levels[category] = float(random[:, own].amax(1).quantile(CHANCE))
+        own = np.array([concept.category == category for concept in concepts])
+        levels[category] = _level(random[:, own].max(1))
     return levels
+
+
+def _spread(random: Sequence[Ious]) -> dict[str, float]:
+    """Return the least and the largest chance level of the random networks, each alone."""
+    levels = [_level(twin.max(1)) for twin in random]
+    if len(levels) < 2:
+        return {}
+    return {"chance_iou_least": min(levels), "chance_iou_largest": max(levels)}
+
+
+def _level(best: Ious) -> float:
+    return float(np.quantile(best, CHANCE))
 
 
 @dataclass(frozen=True)
 class _Draws:
-    """Of the bootstrap: the label of each unit in each draw, (draws, c), and rows of detectors."""
+    """Of the bootstrap: each unit's concept in each draw, (draws, c), and detectors by concept."""
 
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int32]
     rows: list[Row]
 
 
@@ -120,20 +136,13 @@ def _draws(own: Dissected, min_iou: float) -> _Draws | None:
     for draw, ious in enumerate(own.tally.draws()):
         best, which = ious.max(1)
         labels.append(torch.where(best > 0, which, -1).numpy())
-        detecting = torch.nonzero(best > min_iou).squeeze(1).tolist()
-        for unit in detecting or [int(best.argmax())]:
-            concept = own.concepts[int(which[unit])]
-            rows.append(
-                {
-                    "draw": draw,
-                    "unit": unit,
-                    "concept": concept.name,
-                    "category": concept.category,
-                    "iou": round(float(best[unit]), 6),
-                    "detector": bool(best[unit] > min_iou),
-                }
-            )
-    return _Draws(np.array(labels), rows) if labels else None
+        detected = torch.bincount(which[best > min_iou], minlength=len(own.concepts)).tolist()
+        counts = [(own.concepts[i], count) for i, count in enumerate(detected) if count]
+        rows += [
+            {"draw": draw, "concept": concept.name, "category": concept.category, "units": count}
+            for concept, count in counts or [(Concept("", ""), 0)]
+        ]
+    return _Draws(np.array(labels, dtype=np.int32), rows) if labels else None
 
 
 def _units(
@@ -152,7 +161,7 @@ def _units(
             "category": concept.category,
             "iou": iou,
             "threshold": float(own.levels[unit]),
-            "active": int(own.active[unit]) / max(1, own.tally.seen),
+            "active": int(own.tally.active[unit]) / max(1, own.tally.seen),
             "detector": iou > min_iou,
         }
         if draws is not None:
@@ -169,38 +178,39 @@ def _optional(units: Sequence[Row]) -> tuple[str, ...]:
     return tuple(name for name in names if name in units[0])
 
 
-def _concepts(
-    own: Dissected, ious: Tensor, detectors: Sequence[Row], random: Tensor | None
-) -> list[Row]:
+def _concepts(own: Dissected, ious: Tensor, detectors: Sequence[Row]) -> list[Row]:
     """A row a concept, those with most units first."""
-    chance = None if random is None else random.quantile(CHANCE, dim=0).tolist()
-    counts = Counter((row["concept"], row["category"]) for row in detectors)
-    above = Counter(
-        (row["concept"], row["category"]) for row in detectors if row.get("above_category")
-    )
+    counts = _counted(detectors)
     best, which = (values.tolist() for values in ious.max(0))
     places = own.tally.places().tolist()
     rows = [
         {
             "concept": concept.name,
             "category": concept.category,
-            "units": counts[concept.name, concept.category],
+            "units": counts[concept],
             "best_unit": which[i] if best[i] > 0 else None,
             "best_iou": best[i],
             "share_of_places": places[i] / max(1, own.tally.seen),
-            **(
-                {}
-                if chance is None
-                else {
-                    "chance_iou": chance[i],
-                    "above_chance": above[concept.name, concept.category],
-                }
-            ),
         }
         for i, concept in enumerate(own.concepts)
     ]
     order = {category: i for i, category in enumerate(_order(own.concepts))}
     return sorted(rows, key=lambda row: (order[row["category"]], -row["units"], -row["best_iou"]))
+
+
+def _add_chance(
+    rows: Sequence[Row], concepts: Sequence[Concept], random: Ious, detectors: Sequence[Row]
+) -> None:
+    """Say of each concept what random units reach, and how many units are above their category."""
+    levels = dict(zip(concepts, np.quantile(random, CHANCE, axis=0).tolist(), strict=True))
+    above = _counted([row for row in detectors if row["above_category"]])
+    for row in rows:
+        concept = Concept(row["concept"], row["category"])
+        row |= {"chance_iou": levels[concept], "above_chance": above[concept]}
+
+
+def _counted(detectors: Sequence[Row]) -> Counter[Concept]:
+    return Counter(Concept(row["concept"], row["category"]) for row in detectors)
 
 
 def _detected(concepts: Sequence[Row]) -> list[Row]:
@@ -212,8 +222,7 @@ def _detected(concepts: Sequence[Row]) -> list[Row]:
             "concept": row["concept"]
             if counts[row["concept"]] == 1
             else f"{row['concept']} ({row['category']})",
-            "category": row["category"],
-            "units": row["units"],
+            **{name: row[name] for name in ("category", "units", "above_chance") if name in row},
         }
         for row in found
     ]
@@ -248,7 +257,7 @@ def _order(concepts: Sequence[Concept]) -> list[str]:
     return [name for name in ORDER if name in have] + [name for name in have if name not in ORDER]
 
 
-def _figures(tap: str, found: bool) -> list[Figure]:
+def _figures(tap: str, found: bool, chance: bool) -> list[Figure]:
     curves = Figure(
         "iou",
         "curves",
@@ -261,10 +270,11 @@ def _figures(tap: str, found: bool) -> list[Figure]:
         "concepts",
         "bar",
         "detected",
-        f"What the units of {tap} detect",
+        f"What the units of {tap} detect" + "; pale: not above chance" * chance,
         x="concept",
         y="units",
         hue="category",
+        solid="above_chance" if chance else None,
     )
     return [bars, curves] if found else [curves]
 
@@ -281,7 +291,17 @@ def _notes(own: Dissected, units: Sequence[Row], chance: Mapping[str, float] | N
     below = sum(row["detector"] and not row.get("above_category", True) for row in units)
     if chance is not None and below:
         said.append(
-            f"{below} detectors are not above the IoU that {CHANCE:.0%} of the units of a random"
-            " network stay below with concepts of the same category"
+            f"{below} detectors are not above the IoU that {CHANCE:.0%} of the units of random"
+            " networks stay below with concepts of the same category"
         )
     return said
+
+
+def _notes_of_chance(twins: Sequence[Dissected]) -> list[str]:
+    units = sum(len(twin.levels) for twin in twins)
+    silent = sum(int((twin.tally.active == 0).sum()) for twin in twins)
+    if not silent:
+        return []
+    return [
+        f"{silent} of {units} units of the random networks are active nowhere, which lowers chance"
+    ]

@@ -131,12 +131,13 @@ def _check_whole(place: str, result: Result) -> None:
         backbone, rows = result.provenance["backbone"], result.tables["units"]
         texts = [result.config["tap"], backbone["name"]]
         whole = bool(rows) and all(isinstance(text, str) for text in texts)
-        for row in itertools.chain(rows, result.tables.get("bootstrap", ())):
+        for row in rows:
             whole = whole and isinstance(row["detector"], bool | np.bool_)
-            if row["detector"]:
-                whole = whole and all(isinstance(row[n], str) for n in ("concept", "category"))
-        for row in result.tables.get("bootstrap", ()):
-            whole = whole and isinstance(row["draw"], int | np.integer)
+        draws = result.tables.get("bootstrap", [])
+        for row in draws:
+            whole = whole and all(isinstance(row[n], int | np.integer) for n in ("draw", "units"))
+        for row in [*(row for row in rows if row["detector"]), *draws]:
+            whole = whole and all(isinstance(row[n], str) for n in ("concept", "category"))
     except (KeyError, TypeError):
         whole = False
     if not whole:
@@ -241,7 +242,7 @@ def _draws(
     if len(have) < len(models):
         lack = ", ".join(model for model in models if model not in have)
         return [], [f"no regions: {lack}: no bootstrap of two draws or more"] if have else []
-    found = [[_detected(rows) for rows in draws.values()] for draws in tables]
+    found = [list(draws.values()) for draws in tables]
     known = set(concepts)
     counted = Counter(
         concept in known for one in found for draw in one for concept in draw.elements()
@@ -256,8 +257,10 @@ def _draws(
     return [np.array([_row(draw, concepts) for draw in one]) for one in found], said
 
 
-def _by_draw(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    draws: dict[int, list[Row]] = {}
+def _by_draw(rows: Sequence[Row]) -> dict[int, Counter[Concept]]:
+    """Return how many units detect each concept, by draw."""
+    draws: dict[int, Counter[Concept]] = {}
     for row in rows:
-        draws.setdefault(row["draw"], []).append(row)
+        counts = draws.setdefault(row["draw"], Counter())
+        counts[Concept(row["concept"], row["category"])] += row["units"]
     return draws
