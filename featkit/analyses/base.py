@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
+import io
 import json
 import platform
 import tempfile
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from featkit.errors import UsageError, one_line
 from featkit.registry import Registry
 from featkit.store.arrays import write_arrays
+from featkit.store.files import write_whole
 from featkit.store.reader import FeatureTable
 
 RESULT_FILE = "result.json"
@@ -217,10 +219,10 @@ class Result:
             for file in _files(_held(folder)) - _files(json.loads(text)):
                 (folder / file).unlink(missing_ok=True)
             for name, rows in self.tables.items():
-                _write_csv(folder / f"{name}.csv", rows)
+                write_whole(folder / f"{name}.csv", _csv(rows))
             if self.arrays:
                 write_arrays(folder / "arrays.h5", self.arrays)
-            _write_text(folder / RESULT_FILE, text)
+            write_whole(folder / RESULT_FILE, text.encode())
         except OSError as error:
             raise UsageError(
                 f"cannot write the result to {folder} ({error.strerror}): give another folder"
@@ -285,18 +287,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 @runtime_checkable

@@ -41,17 +41,19 @@ def places(
         shape: (c, h, w), (h, w, c) or (t, c): the output without its batch.
         tap: The tap on it.
         layout: The network's token layout.
-        backbone: The network; the patches of its input are as high and wide in proportion.
+        backbone: The network; maps and the patches of its input are as high and wide in proportion.
 
     Raises:
         BackboneError: The output has no places.
     """
+    height, width = backbone.preprocessing.size
     if len(shape) == 3:
         last = layout.is_channels_last(tap.path, shape)
         size = (shape[0], shape[1]) if last else (shape[1], shape[2])
-        if size != (1, 1):
+        # what is as high and wide as there are tokens, or out of proportion, is inside of attention
+        tokens = (layout.patches or 0) + layout.prefix_tokens
+        if size not in {(1, 1), (tokens, tokens)} and abs(size[0] * width / height - size[1]) < 1:
             return size
-    height, width = backbone.preprocessing.size
     if len(shape) == 2:
         patches = shape[0] - layout.prefix_of(shape[0])
         rows = round((patches * height / width) ** 0.5)

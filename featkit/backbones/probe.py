@@ -105,7 +105,7 @@ def probe(backbone: Backbone) -> Probe:
 
 def _noise(backbone: Backbone) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    device = next(backbone.module.parameters()).device
+    device = next(backbone.module.parameters(), torch.empty(0)).device
     return torch.randn(_IMAGES, 3, *backbone.preprocessing.size, generator=generator).to(device)
 
 

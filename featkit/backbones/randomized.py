@@ -11,6 +11,7 @@ from torch import nn
 from featkit.backbones.base import Backbone
 
 OTHER = 0x7716  # so that a twin differs from a network whose own weights are random with its seed
+FROZEN = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}  # normalisations
 SPREAD = 0.02  # of parameters that no module initialises: tokens and positions of transformers
 
 
@@ -18,7 +19,9 @@ def randomized(backbone: Backbone, seed: int = 0) -> Backbone:
     """Return a copy with random weights, each module initialised as torch does.
 
     Running statistics are those of a fresh network, 0 and 1. Parameters of modules without an
-    initialisation of their own are drawn from N(0, 0.02²), as transformers draw theirs.
+    initialisation of their own are drawn from N(0, 0.02²), as transformers draw theirs. Factors of
+    units that a module has beside what it initialises (scaled convolutions), and those of
+    normalisations that are frozen, become 1.
 
     Args:
         backbone: The network; it stays as it is.
@@ -40,9 +43,18 @@ def randomized(backbone: Backbone, seed: int = 0) -> Backbone:
 
 
 def _initialise(part: nn.Module) -> None:
+    own = list(part.parameters(recurse=False))
     reset = getattr(part, "reset_parameters", None)
     if callable(reset):
+        for parameter in own:
+            parameter.fill_(torch.nan)  # so that what is not initialised can be told
         reset()
-        return
-    for parameter in part.parameters(recurse=False):
-        nn.init.normal_(parameter, std=SPREAD)
+        own = [parameter for parameter in own if parameter.isnan().any()]
+    for parameter in own:
+        if parameter.numel() == max(parameter.shape, default=1) and callable(reset):
+            nn.init.ones_(parameter)  # a factor for each unit, beside the weights
+        else:
+            nn.init.normal_(parameter, std=SPREAD)
+    for name, buffer in part.named_buffers(recurse=False):
+        if name in FROZEN and not callable(reset):
+            buffer.fill_(FROZEN[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from featkit.analyses.base import Result
 from featkit.analyses.dissect.gallery import Gallery
 from featkit.errors import UsageError
+from featkit.store.files import write_whole
 
 OUTLINE = (255, 230, 0)
 FADED = 0.6  # brightness outside of the active region
@@ -57,8 +59,10 @@ def write_page(result: Result, gallery: Gallery, folder: str | Path) -> Path:
         for unit in range(len(gallery.rows)):
             strip = draw_strip(gallery, unit)
             if strip is not None:
-                Image.fromarray(strip).save(pictures / picture_name(unit), quality=82)
-        page.write_text("".join(_page(result, gallery)), encoding="utf-8")
+                encoded = io.BytesIO()  # Pillow writes half a file to a full disk, and is silent
+                Image.fromarray(strip).save(encoded, "JPEG", quality=82)
+                write_whole(pictures / picture_name(unit), encoded.getvalue())
+        write_whole(page, "".join(_page(result, gallery)).encode())
     except OSError as error:
         raise UsageError(
             f"cannot write the page to {folder} ({error.strerror}): give another folder"
@@ -154,11 +158,43 @@ def _told(result: Result) -> str:
         f" ({config['variant']}; concepts: {', '.join(config['concepts'])})."
     )
     if "chance_iou" in scalars:
+        spread = ""
+        if "chance_iou_least" in scalars:
+            spread = (
+                f" ({scalars['chance_iou_least']:.3f} to {scalars['chance_iou_largest']:.3f} by"
+                " network)"
+            )
         text += (
-            f" 95 % of the units of a random network stay below {scalars['chance_iou']:.3f}."
-            " Pale units are not above the chance IoU of their category, in the table."
+            f" 95 % of the units of {config['chance']} random network{'s'[: config['chance'] > 1]}"
+            f" stay below {scalars['chance_iou']:.3f}{spread}. Pale units are not above the chance"
+            " IoU of their category, in the table."
         )
+    if config.get("draws"):
+        text += (
+            " A unit's share of draws is that of bootstrap samples of the images in which it keeps"
+            " its label; levels stay as they are."
+        )
+    text += " " + _seen(result.provenance["preprocessing"])
     return html.escape(text)
+
+
+def _seen(recipe: Mapping[str, Any]) -> str:
+    """Say what the network, and thus the dissection, sees of an image."""
+    height, width = recipe["size"]
+    resize = recipe["resize"]
+    if resize is None:
+        text = f"The central {width} × {height} pixels of each image are looked at."
+    elif isinstance(resize, int):
+        text = (
+            f"Images are resized to a shorter side of {resize} pixels, of which the central"
+            f" {width} × {height} are looked at."
+        )
+    else:
+        text = (
+            f"Images are resized to {resize[1]} × {resize[0]} pixels, of which the central"
+            f" {width} × {height} are looked at."
+        )
+    return text
 
 
 def _card(row: Mapping[str, Any], gallery: Gallery) -> str:

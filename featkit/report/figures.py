@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from featkit.analyses.base import Figure, Result
 from featkit.errors import UsageError
 from featkit.registry import Registry
 from featkit.report.labels import write_beside
+from featkit.store.files import write_whole
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 """Told apart by colour-blind readers and in print; yellow, faint on white, comes last.
@@ -80,9 +82,11 @@ def draw_figures(result: Result, folder: str | Path) -> list[Path]:
             DRAWERS[figure.kind](axes, figure, result)
             axes.set_title(figure.title, loc="left")
             files.append(folder / f"{figure.name}.png")
+            encoded = io.BytesIO()  # Pillow writes half a file to a full disk, and is silent
+            canvas.savefig(encoded, format="png")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                canvas.savefig(files[-1])
+                write_whole(files[-1], encoded.getvalue())
             except OSError as error:
                 raise UsageError(f"cannot write figures to {folder} ({error.strerror})") from error
     return files

@@ -109,12 +109,19 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
         fill(file)
         file.flush()
         image = file.id.get_file_image()
-    seal = _seal_line(kind, hashlib.sha256(image).hexdigest())
+    write_whole(path, _seal_line(kind, hashlib.sha256(image).hexdigest()) + image)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file by atomic rename, so that it is there whole or as it was before.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as out:
-            out.write(seal)
-            out.write(image)
+            out.write(content)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(path)

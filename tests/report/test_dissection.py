@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from featkit.analyses.base import Result
 from featkit.analyses.dissect.gallery import SIDE, Gallery
@@ -35,10 +40,28 @@ def result() -> Result:
     ]  # fmt: skip
     return Result(
         "dissect",
-        {"tap": "layer4", "min_iou": 0.04, "variant": "dissect", "concepts": ["color"]},
-        {"detectors": 1, "units": 3, "unique_concepts": 1, "images": 6, "chance_iou": 0.2},
+        {
+            "tap": "layer4",
+            "min_iou": 0.04,
+            "variant": "dissect",
+            "concepts": ["color"],
+            "chance": 3,
+            "draws": 9,
+        },
+        {
+            "detectors": 1,
+            "units": 3,
+            "unique_concepts": 1,
+            "images": 6,
+            "chance_iou": 0.2,
+            "chance_iou_least": 0.1,
+            "chance_iou_largest": 0.31,
+        },
         {"units": rows, "categories": [{"category": "object", "units": 1, "ratio": None}]},
-        provenance={"backbone": {"name": "net"}},
+        provenance={
+            "backbone": {"name": "net"},
+            "preprocessing": {"size": [64, 48], "resize": 72},
+        },
         notes=["a & b"],
     )
 
@@ -95,6 +118,9 @@ def test_a_page_shows_every_unit_and_escapes_names(tmp_path) -> None:
     assert page.index("unit 0:") < page.index("no concept") < page.index("unit 1:")
     assert "<div class='unit chance'><img loading=lazy src='units/unit-00000.jpg'" in page
     assert "unit 2: active nowhere" in page
+    assert "units of 3 random networks stay below 0.200 (0.100 to 0.310 by network)" in page
+    assert "resized to a shorter side of 72 pixels, of which the central 48 × 64 are" in page
+    assert "in which it keeps its label; levels stay as they are" in page
     assert "1 of 3 units detect 1 concepts with IoU above 0.04, over 6 images" in page
 
 
@@ -102,3 +128,33 @@ def test_a_folder_that_cannot_be_written_to(tmp_path) -> None:
     (tmp_path / "units").write_text("a file")
     with pytest.raises(UsageError, match="cannot write the page"):
         write_page(result(), gallery(), tmp_path)
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from featkit.errors import UsageError
+from featkit.report.dissection import write_page
+from tests.report.test_dissection import gallery, result
+made = gallery()
+made.keep(7, "noise", np.random.default_rng(0).integers(0, 255, (160, 160, 3), np.uint8))
+made.rows[1] = [7, -1]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+try:
+    write_page(result(), made, sys.argv[1])
+except UsageError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of the system")
+def test_a_page_that_cannot_be_finished_leaves_no_half_of_it(tmp_path) -> None:
+    """The system refuses to write more than 5,000 bytes: the second picture."""
+    (tmp_path / "index.html").write_text("old")
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith(f"cannot write the page to {tmp_path} (File too large)")
+    assert {path.name for path in tmp_path.rglob("*")} == {"units", "unit-00000.jpg"}
+    with Image.open(tmp_path / "units" / "unit-00000.jpg") as picture:
+        picture.load()
