@@ -126,7 +126,13 @@ def run_featkit(
 def alone(run: Callable[..., Any], *arguments: Any) -> Any:
     """Run a function in a process of its own: what one leaves in memory slows the next."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(run, *arguments).result()
+        return pool.submit(_run, run, *arguments).result()
+
+
+def _run(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Decoding processes are forked, as in a process that was not spawned."""
+    multiprocessing.set_start_method("fork", force=True)
+    return run(*arguments)
 
 
 def measure(images: Path, labels: Path, name: str, repeats: int) -> list[dict[str, Any]]:

@@ -118,6 +118,42 @@ def test_by_hand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.gallery.region(0, 0), wanted)
 
 
+@pytest.mark.parametrize(
+    ("variant", "iou"),
+    [("dissect", 5 / 9), ("netdissect", 22 / 49), ("netdissect-lite", 22 / 40)],
+)
+def test_variants_by_hand(tmp_path: Path, variant: str, iou: float) -> None:
+    """Four images of 16 × 16 pixels whose maps have 4 × 4 places; 7 of 64 are red, the level is 0.
+
+    Image 1: the upper left quarter is red and a car. 2: the first place is red, a car there and to
+    its right. 3: the first place is red, nothing is labelled. 4: the same, a car in the last place.
+
+    dissect, cells as large as places: A = 4 + 1 + 1 + 1, G = 4 + 2 + 1, I = 4 + 1: 5 / 9.
+
+    The others have 8 × 8 cells; a red place reaches one half of the next one (both ways of
+    upsampling differ in by how much only), so that 25, 9, 9 and 9 cells are active, 16, 8, 0 and 4
+    are cars, 16 + 2 · 3 are both. netdissect leaves image 3 out of A, as nothing is labelled there:
+    22 / (43 + 28 - 22). netdissect-lite leaves image 4 out, too, as no label lies under the mask:
+    22 / (34 + 28 - 22).
+    """
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    cars = [np.s_[:8, :8], np.s_[:4, :8], np.s_[:0, :0], np.s_[12:, 12:]]
+    for i, car in enumerate(cars):
+        pixels, labels = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8)
+        side = 8 if i == 0 else 4
+        pixels[:side, :side, 0] = 255
+        labels[car] = 1
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(labels).save(tmp_path / "masks" / f"{i}.png")
+    (tmp_path / "masks" / "classes.json").write_text('{"1": {"name": "car", "category": "object"}}')
+    net = made(Stage(Channels()), 16)
+    found = run(tmp_path, net=net, tap="stage", variant=variant, quantile=7 / 63)
+    red = found.result.tables["units"][0]
+    assert (red["concept"], red["iou"]) == ("car", pytest.approx(iou, rel=1e-12))
+    assert red["threshold"] == 0
+
+
 @pytest.mark.parametrize("variant", ["dissect", "netdissect", "netdissect-lite"])
 def test_variants_are_those_published(scenes: Path, variant: str) -> None:
     """Maps by torch and torchvision alone, levels by numpy, upsampling as each author's library."""

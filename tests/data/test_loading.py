@@ -1,0 +1,66 @@
+"""What is made of images in the processes that decode them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from featkit import open_source
+from featkit.data.loading import load_batches
+from featkit.data.preprocessing import Preprocessing
+from featkit.errors import SourceError
+
+RECIPE = Preprocessing((8, 8), None, "bilinear", (0.5,) * 3, (0.5,) * 3)
+
+
+class Brightness:
+    """The row, the process and the red of the first pixel; refuses one row."""
+
+    def __init__(self, refused: int = -1) -> None:
+        self.refused = refused
+
+    def __call__(self, row: int, image: Image.Image) -> tuple[int, int, int]:
+        if row == self.refused:
+            raise SourceError(f"row {row} has no labels: make some")
+        return row, os.getpid(), image.getpixel((0, 0))[0]  # type: ignore[index]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for i in range(5):
+        Image.fromarray(np.full((8, 8, 3), 10 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").write_bytes(b"\x89PNG broken")
+    return tmp_path
+
+
+def batches(images: Path, workers: int, look: Brightness | None) -> list:
+    source, cpu = open_source(images), torch.device("cpu")
+    ranges = [range(2), range(2, 4), range(4, 5)]
+    return list(load_batches(source, [RECIPE], ranges, workers, cpu, look))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_looked_at_comes_with_its_image(images: Path, workers: int) -> None:
+    found = batches(images, workers, Brightness())
+    assert [list(batch.failures) for batch in found] == [[], [2], []]
+    looked = [each for batch in found for each in batch.looked]
+    assert [each and (each[0], each[2]) for each in looked] == [
+        (0, 0), (1, 10), None, (3, 30), (4, 40),
+    ]  # fmt: skip
+    assert all((each[1] == os.getpid()) == (workers == 0) for each in looked if each)
+    assert found[1].pixels[0][1].unique().tolist() == [30]
+
+
+def test_without_a_look_there_is_nothing_looked_at(images: Path) -> None:
+    assert [batch.looked for batch in batches(images, 0, None)] == [[], [], []]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_look_keeps_its_words(images: Path, workers: int) -> None:
+    with pytest.raises(SourceError, match=r"^row 3 has no labels: make some$"):
+        batches(images, workers, Brightness(refused=3))
