@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -81,6 +84,22 @@ class _Images(Dataset[_Item]):
         return Batch(rows, pixels, failures, [item[2] for item in items] if self.look else [])
 
 
+def _hush(_worker: int) -> None:
+    """Let a decoding process end with the main one, and say nothing, where the main one is stopped.
+
+    Ctrl-C reaches both. Where it stops the main process while that takes over an image, a thread
+    of the decoding process finds its connection closed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, ConnectionError | EOFError):
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+
+
 def default_workers(device: torch.device) -> int:
     """Return how many decoding processes to use.
 
@@ -120,6 +139,7 @@ def load_batches(
         num_workers=workers,
         collate_fn=images.collate,
         pin_memory=device.type == "cuda",
+        worker_init_fn=_hush if workers else None,
         **options,
     )
     try:

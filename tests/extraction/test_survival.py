@@ -222,6 +222,35 @@ def test_stopped_by_the_keyboard(images: Path, undisturbed: Path, tmp_path: Path
     assert_same_tables(store, undisturbed)
 
 
+TAKEN_OVER = """
+import os, signal, time
+from multiprocessing import resource_sharer
+
+def stopped(connect, *arguments):
+    connect(*arguments).close()
+    time.sleep(0.3)
+    raise KeyboardInterrupt
+
+sharer, connect = resource_sharer._ResourceSharer, resource_sharer._ResourceSharer.get_connection
+sharer.get_connection = staticmethod(lambda *arguments: stopped(connect, *arguments))
+from featkit_cli.main import main
+main({arguments!r})
+"""
+
+
+def test_stopped_while_an_image_is_taken_over_from_a_decoding_process(
+    images: Path, tmp_path: Path
+) -> None:
+    """The process at the other end of the connection has nothing to say about it."""
+    script = TAKEN_OVER.format(arguments=command(images, tmp_path / "store")[3:])
+    stopped = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment()
+    )
+    assert stopped.returncode == 130
+    assert "stopped; the same command goes on" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
 FULL_DISK = """
 import os, pathlib, subprocess, sys, time
 disk = pathlib.Path(sys.argv[1])
