@@ -81,13 +81,15 @@ def claims_of(name: str, tap: str, result: Result) -> dict[str, Any]:
     return {
         "what": f"units of {name}, {tap}, that detect a concept; above chance",
         "measured": f"{scalars['detectors']} of {scalars['units']}, {scalars['unique_concepts']}"
-        f" concepts; {scalars['detectors_above_chance']} above {scalars['chance_iou']:.3f},"
+        f" concepts; {scalars['detectors_above_chance']} above {scalars['chance_iou']:.3f}"
+        f" ({scalars['chance_iou_least']:.3f} to {scalars['chance_iou_largest']:.3f}),"
         f" {scalars['detectors_above_category_chance']} within their category",
         "target": "—",
         "met": None,
         "sized": f"{kinds}; best: unit {best['unit']}, {best['concept']}, IoU {best['iou']:.3f};"
         f" a detector keeps its label in {sure:.0%} of 100 bootstrap draws; input"
-        f" {result.config['size'][0]}",
+        f" {result.config['size'][0]}; chance of {result.config['chance']} random networks, and of"
+        " each alone",
     }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,7 @@ from tests.analyses.scenes import CLASSES, SIZE, slow_iou, write_scenes
 
 NET = f"cifar_resnet20?weights=none&seed=3&size={SIZE}"
 TAP = "res3"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 GRID = Grid(Preprocessing((SIZE, SIZE), None, "bilinear", (0.5,) * 3, (0.5,) * 3), (16, 16))
 
 
@@ -435,3 +439,35 @@ def test_chance_does_not_depend_on_the_precision_of_the_forward(scenes: Path) ->
     plain = run(scenes, chance=1).result
     found = run(scenes, chance=1, precision="bf16").result
     assert found.scalars["chance_iou"] == plain.scalars["chance_iou"]
+
+
+PEAK = """
+import resource, sys
+from featkit.analyses.dissect.analysis import dissect
+from featkit.analyses.dissect.config import DissectConfig
+root = sys.argv[1]
+net = "cifar_resnet20?weights=none&size=128"
+config = DissectConfig(chance=0, draws=5)
+found = dissect(f"{root}/images", net, "res2", f"masks:{root}/masks", config, workers=0)
+print(found.result.scalars["images"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs ru_maxrss in kB")
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    """Of 270 more images the maps alone, 16 × 128 × 128 numbers each, would be 280 MB."""
+    peaks = []
+    for count in (30, 300):
+        root = tmp_path / str(count)
+        write_scenes(root)
+        for i in range(9, count):
+            for folder in ("images", "masks"):
+                (root / folder / f"{i}.png").hardlink_to(root / folder / f"0{i % 9}.png")
+        command = [sys.executable, "-c", PEAK, str(root)]
+        said = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=os.environ | ONE_THREAD
+        )
+        images, peak = map(int, said.stdout.split())
+        assert images == count
+        peaks.append(peak / 1e3)
+    assert peaks[1] - peaks[0] < 140, peaks
