@@ -189,7 +189,7 @@ class Hessians:
         for start in range(0, len(self.held), BLOCK):
             part = slice(start, start + BLOCK)
             block = self.held[part]
-            change = (flat @ block.T).view(p, c, -1).float()
+            change = (block @ flat.T).T.float().contiguous().view(p, c, -1)
             weights = self.weights[:, :, part].index_select(0, problems)
             moved = self.loss.curve(weights, change, self.targets[..., part]).view(p * c, -1)
             total += moved.to(block.dtype) @ block
