@@ -45,7 +45,7 @@ def networks(weights: Path) -> dict[str, tuple[str, str]]:
 def dissected(name: str, spec: str, tap: str, given: argparse.Namespace) -> Result:
     """Return the dissection of one model, from its folder where it is there already."""
     folder = given.work / name
-    if not (folder / "result.json").exists():
+    if not (folder / "index.html").exists():
         concepts = [f"masks:{given.labels}", "color", "texture"]
         config = featkit.DissectConfig(parts="quad")
         found = dissect(given.images, spec, tap, concepts, config, device="cpu", progress=True)
@@ -74,7 +74,7 @@ def claims_of(name: str, tap: str, result: Result) -> dict[str, Any]:
     scalars, best = result.scalars, result.tables["best_units"][0]
     sure = np.mean([row["confidence"] for row in result.tables["units"] if row["detector"]] or [0])
     kinds = ", ".join(
-        f"{row['units']} {row['category']} ({row['above_chance']} above {row['chance_iou']:.3f})"
+        f"{row['units']} {row['category']} ({row['above_category']} above {row['chance_iou']:.3f})"
         for row in result.tables["categories"]
         if row["units"]
     )
@@ -83,7 +83,8 @@ def claims_of(name: str, tap: str, result: Result) -> dict[str, Any]:
         "measured": f"{scalars['detectors']} of {scalars['units']}, {scalars['unique_concepts']}"
         f" concepts; {scalars['detectors_above_chance']} above {scalars['chance_iou']:.3f}"
         f" ({scalars['chance_iou_least']:.3f} to {scalars['chance_iou_largest']:.3f}),"
-        f" {scalars['detectors_above_category_chance']} within their category",
+        f" {scalars['detectors_above_category_chance']} within their category"
+        f" ({scalars['random_above_category_chance']:.0%} of random networks' detectors are)",
         "target": "—",
         "met": None,
         "sized": f"{kinds}; best: unit {best['unit']}, {best['concept']}, IoU {best['iou']:.3f};"

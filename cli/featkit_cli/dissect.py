@@ -77,11 +77,20 @@ def dissect(
     from featkit.analyses.base import check_folder
     from featkit.analyses.dissect.analysis import dissect as run
     from featkit.errors import UsageError
-    from featkit.report.dissection import write_page
+    from featkit.report.dissection import PAGE, write_page
 
     check_folder(output, "dissect")
-    if Path(output).absolute().is_relative_to(Path(source).absolute()):
-        raise UsageError(f"{output} lies in {source}: its pictures would be taken for images there")
+    into = Path(output).resolve()
+    for given_folder in [source, *(c.removeprefix("masks:") for c in concepts)]:
+        folder = Path(given_folder.partition("?")[0]).resolve()
+        if folder.is_dir() and into.is_relative_to(folder):
+            raise UsageError(
+                f"{output} lies in {given_folder}: its pictures would be taken for images there"
+            )
+        if folder.is_dir() and folder.is_relative_to(into):
+            raise UsageError(
+                f"{given_folder} lies in {output}, where pictures are replaced: give another"
+            )
     found = run(
         source,
         backbone,
@@ -94,6 +103,7 @@ def dissect(
         device=device,
         progress=not quiet,
     )
+    Path(output, PAGE).unlink(missing_ok=True)  # it is of what was there before
     show_result(found.result, output, as_json)
     page = write_page(found.result, found.gallery, output)
     if not as_json:

@@ -52,7 +52,8 @@ def places(
         size = (shape[0], shape[1]) if last else (shape[1], shape[2])
         # what is as high and wide as there are tokens, or out of proportion, is inside of attention
         tokens = (layout.patches or 0) + layout.prefix_tokens
-        if size not in {(1, 1), (tokens, tokens)} and abs(size[0] * width / height - size[1]) < 1:
+        apart = abs(size[0] * width - size[1] * height)  # less than a place, by rounding
+        if size not in {(1, 1), (tokens, tokens)} and apart < max(height, width):
             return size
     if len(shape) == 2:
         patches = shape[0] - layout.prefix_of(shape[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +16,7 @@ FROZEN = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}  
 SPREAD = 0.02  # of parameters that no module initialises: tokens and positions of transformers
 
 
-def randomized(backbone: Backbone, seed: int = 0) -> Backbone:
+def randomized(backbone: Backbone, seed: int = 0, number: int = 0) -> Backbone:
     """Return a copy with random weights, each module initialised as torch does.
 
     Running statistics are those of a fresh network, 0 and 1. Parameters of modules without an
@@ -26,6 +27,7 @@ def randomized(backbone: Backbone, seed: int = 0) -> Backbone:
     Args:
         backbone: The network; it stays as it is.
         seed: Equal seeds give equal weights.
+        number: Of several networks with the same seed.
 
     Example:
         >>> from featkit import load_backbone
@@ -35,7 +37,8 @@ def randomized(backbone: Backbone, seed: int = 0) -> Backbone:
     """
     module = copy.deepcopy(backbone.module)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(OTHER + seed)
+        states = np.random.SeedSequence([OTHER, seed, number]).generate_state(1, np.uint64)
+        torch.manual_seed(int(states[0] >> np.uint64(1)))
         for part in module.modules():
             _initialise(part)
     network = replace(backbone.network, module=module, checkpoint=None)

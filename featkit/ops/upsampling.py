@@ -67,19 +67,17 @@ class Upsampling:
         n = len(maps)
         if self.whole is not None:
             weights = self.whole if cells is None else self.whole[:, cells]
-            found = maps.reshape(n, -1).float() @ weights
-        elif self.have == self.want and torch.equal(self.down, torch.eye(self.have[0])):
-            found = maps.float().flatten(1)
+            found = (maps.flatten(1).double() @ weights).float()
+            return found.view(n, *self.want) if cells is None else found
+        if self.have == self.want and torch.equal(self.down, torch.eye(self.have[0]).double()):
+            found = maps.float()
         else:
-            across = maps.reshape(-1, self.have[1]).float() @ self.across.T
-            found = (self.down @ across.view(n, self.have[0], self.want[1])).flatten(1)
-        if cells is None:
-            return found.view(n, *self.want)
-        return found if self.whole is not None else found[:, cells]
+            found = (self.down @ (maps.double() @ self.across.T)).float()
+        return found if cells is None else found.flatten(1)[:, cells]
 
 
 def _weights(have: int, want: int, border: Border) -> Tensor:
-    """Return how much of each place each cell takes, float32 (want, have)."""
+    """Return how much of each place each cell takes, float64 (want, have)."""
     cells, places = torch.arange(want, dtype=torch.float64), torch.arange(have, dtype=torch.float64)
     shift = 0.0 if border == "corner" else 0.5
     where = (cells + shift) * have / want - 0.5
@@ -89,4 +87,4 @@ def _weights(have: int, want: int, border: Border) -> Tensor:
     weights = (1 - (where[:, None] - places).abs() / width).clamp(min=0)
     if border == "clamp":
         weights /= weights.sum(1, keepdim=True)
-    return weights.float()
+    return weights

@@ -20,7 +20,8 @@ from featkit.store.files import write_whole
 OUTLINE = (255, 230, 0)
 FADED = 0.6  # brightness outside of the active region
 GAP = 4  # pixels between images
-PICTURES = "unit-*.jpg"
+PAGE = "index.html"
+PICTURES = "unit-[0-9][0-9][0-9][0-9][0-9].jpg"
 
 Pixels = NDArray[np.uint8]
 
@@ -50,9 +51,9 @@ def write_page(result: Result, gallery: Gallery, folder: str | Path) -> Path:
         UsageError: The folder cannot be written to.
     """
     folder = Path(folder)
-    pictures, page = folder / "units", folder / "index.html"
+    pictures, page = folder / "units", folder / PAGE
     try:
-        page.unlink(missing_ok=True)  # one that is interrupted leaves none, not that of before
+        page.unlink(missing_ok=True)  # one that is interrupted leaves none
         pictures.mkdir(parents=True, exist_ok=True)
         for old in pictures.glob(PICTURES):
             old.unlink()

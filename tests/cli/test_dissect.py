@@ -68,10 +68,15 @@ def test_the_same_command_gives_the_same_result(scenes: Path, run: Run) -> None:
         (["--tap", "res3", "-c", "color", "--device", "cuda:9"], "is not available here"),
         (["--tap", "res3", "-c", "color", "--batch-size", "0"], "0 is not in the range x>=1"),
         (["--tap", "res3", "-c", "color", "-o", "images/d"], "lies in images: its pictures"),
+        (["--tap", "res3", "-c", "color", "-o", "link/d"], "lies in images: its pictures"),
+        (["--tap", "res3", "-c", "masks:masks", "-o", "masks/../masks/d"], "lies in masks: its"),
+        (["--tap", "res3", "-c", "color", "-o", "."], "images lies in ., where pictures are"),
+        (["--tap", "res3", "-c", "color", "--seed", "9" * 30], "give a number below 2**63"),
         (["--tap", "res3"], "Missing option '-c' / '--concepts'"),
     ],
 )
 def test_mistakes(scenes: Path, run: Run, arguments: list[str], message: str) -> None:
+    Path("link").symlink_to("images")
     code, out, err = run("dissect", "images", "-b", NET, "-o", "d", "--quiet", *arguments)
     assert code != 0
     assert message in out + err

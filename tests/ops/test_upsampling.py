@@ -96,3 +96,30 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_what_cannot_be_used(have, want, border, message) -> None:
     with pytest.raises(UsageError, match=message):
         Upsampling(have, want, border)
+
+
+BORDERS = ["fade", "clamp", "corner"]
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("sizes", [((7, 7), (56, 56)), ((20, 30), (45, 60)), ((6, 6), (6, 6))])
+def test_no_maps_and_some_cells(border, sizes):
+    have, want = sizes
+    upsample = Upsampling(have, want, border)
+    assert upsample(torch.zeros(0, *have)).shape == (0, *want)
+    maps = torch.randn(3, *have, generator=torch.Generator().manual_seed(0))
+    cells = torch.randperm(want[0] * want[1], generator=torch.Generator().manual_seed(1))[:9]
+    torch.testing.assert_close(upsample(maps, cells), upsample(maps).flatten(1)[:, cells])
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("sizes", [((13, 13), (56, 56)), ((9, 9), (65, 65)), ((20, 20), (56, 56))])
+def test_between_equal_places_cells_are_equal_and_none_exceeds_the_largest(border, sizes):
+    """As in units that an activation function bounds, where a level lies on the bound."""
+    have, want = sizes
+    drawn = torch.rand(200, *have, generator=torch.Generator().manual_seed(0))
+    maps = (12 * drawn).clamp(max=6.0) - torch.tensor([0.0, 3.3])[torch.arange(200) % 2, None, None]
+    cells = Upsampling(have, want, border)(maps).flatten(1)
+    peaks = maps.flatten(1).amax(1)
+    assert (cells.amax(1) <= peaks).all()
+    assert (cells == peaks[:, None]).sum() > 1000

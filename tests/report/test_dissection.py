@@ -84,10 +84,10 @@ def test_the_region_is_outlined_and_all_else_darker() -> None:
 def test_a_strip_has_the_images_side_by_side() -> None:
     strip = draw_strip(gallery(), 0)
     assert strip is not None
-    assert strip.shape == (64, 2 * 64 + 4, 3)
-    assert abs(int(strip[32, 10, 0]) - 120) <= 2  # in the region
-    assert int(strip[32, 50, 0]) < 90  # outside of it
-    assert abs(int(strip[32, 64 + 4 + 50, 0]) - 200) <= 2
+    assert strip.shape == (SIDE, 2 * SIDE + 4, 3)  # small images are made larger
+    assert abs(int(strip[80, 25, 0]) - 120) <= 2  # in the region
+    assert int(strip[80, 125, 0]) < 90  # outside of it
+    assert abs(int(strip[80, SIDE + 4 + 125, 0]) - 200) <= 2
     assert draw_strip(gallery(), 2) is None
 
 

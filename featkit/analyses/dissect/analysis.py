@@ -196,7 +196,7 @@ class _Run(ExitStack):
         height, width = self.recipe.size
         side = self.variant.pixels
         self.grid = Grid(self.recipe, (max(1, round(height / side)), max(1, round(width / side))))
-        twins = [randomized(backbone, config.seed + i) for i in range(config.chance)]
+        twins = [randomized(backbone, config.seed, i) for i in range(config.chance)]
         self.subjects = []
         for number, network in enumerate([backbone, *twins]):
             network.module.to(device).to(memory_format=torch.channels_last)
@@ -292,7 +292,8 @@ class _Run(ExitStack):
                 labels, pixels, *maps = map(torch.from_numpy, self.scratch.read(row))
                 yield _Seen(row, labels, pixels, maps)
             elif row not in self.failures:
-                yield from self._images(row, bar)
+                start = row // self.batch_size * self.batch_size  # in the batches of before
+                yield from (seen for seen in self._images(start, bar) if seen.row >= row)
                 return
             bar.update()
 
@@ -308,7 +309,7 @@ class _Run(ExitStack):
             images = recipe.normalize(pixels.to(self.device, non_blocking=True))
             maps = [subject.maps(images) for subject in self.subjects]
             for place, row in enumerate(batch.rows):
-                if row not in batch.failures:
+                if row not in self.failures:
                     labels = torch.from_numpy(batch.looked[place])
                     yield _Seen(row, labels, pixels[place], [own[place] for own in maps])
             bar.update(len(batch.rows))

@@ -43,3 +43,5 @@ class DissectConfig:
                 f"top {self.top}, draws {self.draws}, chance {self.chance}, seed {self.seed}: give"
                 " whole numbers, 0 or more"
             )
+        if self.seed >= 2**63:
+            raise UsageError(f"seed {self.seed}: give a number below 2**63")

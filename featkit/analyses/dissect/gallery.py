@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 160  # pixels of the longer side of an image that is kept
+DECODED = 512  # images that are held decoded, 75 kB each
 
 
 @dataclass
@@ -32,8 +33,10 @@ class Gallery:
     _decoded: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """Return an image, (h, w, 3), decoded once."""
+        """Return an image, (h, w, 3); the last few are kept decoded."""
         if row not in self._decoded:
+            if len(self._decoded) == DECODED:
+                self._decoded.clear()
             self._decoded[row] = np.asarray(Image.open(io.BytesIO(self.images[row])))
         return self._decoded[row]
 
@@ -41,8 +44,7 @@ class Gallery:
         """Keep an image, (h, w, 3)."""
         image = Image.fromarray(pixels)
         scale = SIDE / max(image.size)
-        if scale < 1:
-            image = image.resize((round(image.width * scale), round(image.height * scale)))
+        image = image.resize((round(image.width * scale), round(image.height * scale)))
         file = io.BytesIO()
         image.save(file, "JPEG", quality=85)
         self.names[row], self.images[row] = name, file.getvalue()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
-MOST = 16 * 2**30  # bytes
+MOST = 4 * 2**30  # bytes
 FREE = 0.5  # share of a disk's free space that may be taken
 
 
@@ -22,9 +22,9 @@ class Scratch:
     """Arrays of the first images of a run, in a file without a name.
 
     It takes images until the next one would exceed half of what is free on the disk of temporary
-    files (``TMPDIR``), or 16 GiB. The file is gone when the process ends, however it ends.
+    files (``TMPDIR``), or 4 GiB. The file is gone when the process ends, however it ends.
 
-    Cost: a write and a read of each array, and some 200 bytes of memory an image.
+    Cost: a write and a read of each array, and about 1 kB of memory an image.
 
     Example:
         >>> with Scratch() as scratch:

@@ -90,9 +90,12 @@ class Subject:
             UsageError: Activations are not finite.
         """
         peaks = maps.flatten(1).amax(1)
-        if not torch.isfinite(maps.sum()):
+        if not torch.isfinite(maps.sum()) and not torch.isfinite(maps).all():
             bad = int((~torch.isfinite(maps).flatten(1).all(1)).nonzero()[0])
-            raise UsageError(f"activations of unit {bad} hold NaN or infinity")
+            raise UsageError(
+                f"{self.backbone.name}: activations of unit {bad} hold NaN or infinity; give"
+                " another tap or precision, or for random weights another seed, or no chance"
+            )
         drawn = None
         if self._drawn < self.each:
             random = np.random.default_rng([self._seed, row])

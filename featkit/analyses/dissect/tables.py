@@ -55,6 +55,7 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
     ious = own.tally.iou()
     random = [twin.tally.iou().numpy() for twin in found[1:]]
     chance = _chance(own.concepts, np.concatenate(random)) if random else None
+    passing = _passing(own.concepts, random, config["min_iou"])
     draws = _draws(own, config["min_iou"])
     units = _units(own, ious, config["min_iou"], chance, draws)
     detectors = [row for row in units if row["detector"]]
@@ -81,6 +82,7 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
         result.scalars |= {
             "chance_iou": chance[ANY],
             **_spread(random),
+            **({} if passing is None else {"random_above_category_chance": passing}),
             "detectors_above_chance": sum(row["above_chance"] for row in detectors),
             "detectors_above_category_chance": sum(row["above_category"] for row in detectors),
         }
@@ -98,7 +100,7 @@ def report(found: Sequence[Dissected], config: Row, provenance: Row) -> Result:
         "best_units": ("unit", "concept", "category", "iou", "active", *_optional(units)),
         "categories": (),
     }
-    result.notes += _notes(own, units, chance) + _notes_of_chance(found[1:])
+    result.notes += _notes(own, units, chance) + _notes_of_chance(found[1:], passing)
     return result
 
 
@@ -117,6 +119,23 @@ def _spread(random: Sequence[Ious]) -> dict[str, float]:
     if len(levels) < 2:
         return {}
     return {"chance_iou_least": min(levels), "chance_iou_largest": max(levels)}
+
+
+def _passing(concepts: Sequence[Concept], random: Sequence[Ious], min_iou: float) -> float | None:
+    """Return the share of what random networks detect that is above its category's chance.
+
+    Chance is that of the other random networks. A unit's best concept is the best of several
+    categories, so that more pass than the 5 % of one category. None where nothing can be said.
+    """
+    passed = []
+    for number, twin in enumerate(random if len(random) > 1 else ()):
+        others = [other for i, other in enumerate(random) if i != number]
+        levels = _chance(concepts, np.concatenate(others))
+        wanted = np.array([levels[concept.category] for concept in concepts])
+        best = twin.max(1)
+        passed.append((best > wanted[twin.argmax(1)])[best > min_iou])
+    every = np.concatenate(passed) if passed else np.zeros(0, bool)
+    return float(every.mean()) if len(every) else None
 
 
 def _level(best: Ious) -> float:
@@ -206,7 +225,7 @@ def _add_chance(
     above = _counted([row for row in detectors if row["above_category"]])
     for row in rows:
         concept = Concept(row["concept"], row["category"])
-        row |= {"chance_iou": levels[concept], "above_chance": above[concept]}
+        row |= {"chance_iou": levels[concept], "above_category": above[concept]}
 
 
 def _counted(detectors: Sequence[Row]) -> Counter[Concept]:
@@ -222,7 +241,7 @@ def _detected(concepts: Sequence[Row]) -> list[Row]:
             "concept": row["concept"]
             if counts[row["concept"]] == 1
             else f"{row['concept']} ({row['category']})",
-            **{name: row[name] for name in ("category", "units", "above_chance") if name in row},
+            **{name: row[name] for name in ("category", "units", "above_category") if name in row},
         }
         for row in found
     ]
@@ -247,7 +266,7 @@ def _categories(
         )
         if chance is not None:
             rows[-1]["chance_iou"] = chance[category]
-            rows[-1]["above_chance"] = sum(row["above_category"] for row in own)
+            rows[-1]["above_category"] = sum(row["above_category"] for row in own)
     return rows
 
 
@@ -274,7 +293,7 @@ def _figures(tap: str, found: bool, chance: bool) -> list[Figure]:
         x="concept",
         y="units",
         hue="category",
-        solid="above_chance" if chance else None,
+        solid="above_category" if chance else None,
     )
     return [bars, curves] if found else [curves]
 
@@ -297,11 +316,18 @@ def _notes(own: Dissected, units: Sequence[Row], chance: Mapping[str, float] | N
     return said
 
 
-def _notes_of_chance(twins: Sequence[Dissected]) -> list[str]:
+def _notes_of_chance(twins: Sequence[Dissected], passing: float | None) -> list[str]:
+    said = []
+    if passing is not None:
+        said.append(
+            f"of what a random network detects, {passing:.0%} is above that level of the other"
+            " random networks"
+        )
     units = sum(len(twin.levels) for twin in twins)
     silent = sum(int((twin.tally.active == 0).sum()) for twin in twins)
-    if not silent:
-        return []
-    return [
-        f"{silent} of {units} units of the random networks are active nowhere, which lowers chance"
-    ]
+    if silent:
+        said.append(
+            f"{silent} of {units} units of the random networks are active nowhere, which lowers"
+            " chance"
+        )
+    return said
