@@ -242,7 +242,7 @@ def main() -> None:
     given = parser.parse_args()
     variants = [
         compare_variant(given.images, given.labels, variant, module, units)
-        for module, units in (("blocks.1", None), (NETWORKS["EfficientNet-Lite0"][1], given.units))
+        for module, units in (("blocks.2", None), (NETWORKS["EfficientNet-Lite0"][1], given.units))
         for variant in VARIANTS
     ]
     claims = []

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from featkit.errors import UsageError
 
-BUFFERED = 2**23  # numbers that wait for one product with the weights
+BUFFERED = 2**23  # numbers that wait for one product with the weights, where these are few
+WAITING = 0.25  # vectors that wait, over the draws, where they are long
 
 
 class PoissonBootstrap:
@@ -28,7 +29,7 @@ class PoissonBootstrap:
     Raises:
         UsageError: An argument cannot be used.
 
-    Cost: 2·draws·m operations a vector; memory 4·(draws + 1)·m bytes and a buffer of 32 MB.
+    Cost: 2·draws·m operations a vector; memory 4·draws·m bytes, and a quarter of it or 32 MB.
 
     Source: Oza and Russell 2001, Online bagging and boosting; Chamandy et al. 2012, Estimating
     uncertainty for massive data streams.
@@ -49,7 +50,9 @@ class PoissonBootstrap:
             )
         self._random = np.random.default_rng(seed)
         self._sums = torch.zeros(draws, size)
-        self._waiting = torch.empty(max(1, min(256, BUFFERED // size)), size)
+        self._waiting = torch.empty(
+            max(1, min(256, max(BUFFERED // size, int(WAITING * draws)))), size
+        )
         self._count = 0
 
     def add(self, vector: Tensor) -> None:

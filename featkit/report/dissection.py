@@ -136,9 +136,9 @@ def _page(result: Result, gallery: Gallery) -> Iterator[str]:
     groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in sorted(detectors, key=lambda row: -row["iou"]):
         groups.setdefault(row["category"], {}).setdefault(row["concept"], []).append(row)
-    yield "<nav>"
-    yield "".join(f"<a href='#{html.escape(c)}'>{html.escape(c)}</a>" for c in groups)
-    yield "</nav>"
+    if groups:
+        links = "".join(f"<a href='#{html.escape(c)}'>{html.escape(c)}</a>" for c in groups)
+        yield f"<nav>{links}</nav>"
     for category, concepts in groups.items():
         yield f"<h2 id='{html.escape(category)}'>{html.escape(category)}</h2>"
         for concept, rows in sorted(concepts.items(), key=lambda item: -len(item[1])):
@@ -155,8 +155,9 @@ def _told(result: Result) -> str:
     config, scalars = result.config, result.scalars
     text = (
         f"{scalars['detectors']} of {scalars['units']} units detect {scalars['unique_concepts']}"
-        f" concepts with IoU above {config['min_iou']:g}, over {scalars['images']} images"
-        f" ({config['variant']}; concepts: {', '.join(config['concepts'])})."
+        f" concept{'s'[: scalars['unique_concepts'] != 1]} with IoU above {config['min_iou']:g},"
+        f" over {scalars['images']} images ({config['variant']}; concepts:"
+        f" {', '.join(config['concepts'])})."
     )
     if "chance_iou" in scalars:
         spread = ""
@@ -208,7 +209,9 @@ def _card(row: Mapping[str, Any], gallery: Gallery) -> str:
     names = [gallery.names[r] for r in gallery.rows[row["unit"]].tolist() if r in gallery.names]
     told = html.escape(", ".join(names), quote=True)
     source = f"units/{picture_name(row['unit'])}"
-    image = f"<img loading=lazy src='{source}' title='{told}' alt=''>" if names else ""
+    image = ""
+    if names:
+        image = f"<img loading=lazy src='{source}' title='{told}' alt='{told}'>"
     return f"<div class='unit{pale}'>{image}<p>{html.escape(text)}</p></div>"
 
 

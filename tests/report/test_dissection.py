@@ -121,7 +121,7 @@ def test_a_page_shows_every_unit_and_escapes_names(tmp_path) -> None:
     assert "units of 3 random networks stay below 0.200 (0.100 to 0.310 by network)" in page
     assert "resized to a shorter side of 72 pixels, of which the central 48 × 64 are" in page
     assert "in which it keeps its label; levels stay as they are" in page
-    assert "1 of 3 units detect 1 concepts with IoU above 0.04, over 6 images" in page
+    assert "1 of 3 units detect 1 concept with IoU above 0.04, over 6 images" in page
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path) -> None:

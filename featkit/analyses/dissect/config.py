@@ -20,7 +20,7 @@ class DissectConfig:
 
     variant: Name = option("dissect", "How masks and IoU are made.", "Bau et al. 2020")
     quantile: float | None = option(
-        None, "Share of numbers above a unit's level. Default: 0.01 (dissect), 0.005 (netdissect)."
+        None, "Share of numbers above a unit's level. Default: 0.01 (dissect), 0.005 (the others)."
     )
     min_iou: float = option(0.04, "A unit detects a concept above this IoU.", "Bau et al. 2017")
     parts: Literal["quad"] | None = option(
