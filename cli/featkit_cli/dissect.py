@@ -77,7 +77,7 @@ def dissect(
     from featkit.analyses.base import check_folder
     from featkit.analyses.dissect.analysis import dissect as run
     from featkit.errors import UsageError
-    from featkit.report.dissection import PAGE, write_page
+    from featkit.report.dissection import PAGE, PICTURES, write_page
 
     check_folder(output, "dissect")
     into = Path(output).resolve()
@@ -87,9 +87,10 @@ def dissect(
             raise UsageError(
                 f"{output} lies in {given_folder}: its pictures would be taken for images there"
             )
-        if folder.is_dir() and folder.is_relative_to(into):
+        if folder.is_dir() and folder.is_relative_to(into / PICTURES):
             raise UsageError(
-                f"{given_folder} lies in {output}, where pictures are replaced: give another"
+                f"{given_folder} lies in {Path(output, PICTURES)}, where pictures are replaced:"
+                " give another folder"
             )
     found = run(
         source,

@@ -21,7 +21,8 @@ OUTLINE = (255, 230, 0)
 FADED = 0.6  # brightness outside of the active region
 GAP = 4  # pixels between images
 PAGE = "index.html"
-PICTURES = "unit-[0-9][0-9][0-9][0-9][0-9].jpg"
+PICTURES = "units"  # folder of them
+PICTURE = "unit-[0-9][0-9][0-9][0-9][0-9].jpg"
 
 Pixels = NDArray[np.uint8]
 
@@ -51,11 +52,11 @@ def write_page(result: Result, gallery: Gallery, folder: str | Path) -> Path:
         UsageError: The folder cannot be written to.
     """
     folder = Path(folder)
-    pictures, page = folder / "units", folder / PAGE
+    pictures, page = folder / PICTURES, folder / PAGE
     try:
         page.unlink(missing_ok=True)  # one that is interrupted leaves none
         pictures.mkdir(parents=True, exist_ok=True)
-        for old in pictures.glob(PICTURES):
+        for old in pictures.glob(PICTURE):
             old.unlink()
         for unit in range(len(gallery.rows)):
             strip = draw_strip(gallery, unit)
@@ -208,7 +209,7 @@ def _card(row: Mapping[str, Any], gallery: Gallery) -> str:
         text = f"unit {row['unit']}: active nowhere"
     names = [gallery.names[r] for r in gallery.rows[row["unit"]].tolist() if r in gallery.names]
     told = html.escape(", ".join(names), quote=True)
-    source = f"units/{picture_name(row['unit'])}"
+    source = f"{PICTURES}/{picture_name(row['unit'])}"
     image = ""
     if names:
         image = f"<img loading=lazy src='{source}' title='{told}' alt='{told}'>"

@@ -70,7 +70,6 @@ def test_the_same_command_gives_the_same_result(scenes: Path, run: Run) -> None:
         (["--tap", "res3", "-c", "color", "-o", "images/d"], "lies in images: its pictures"),
         (["--tap", "res3", "-c", "color", "-o", "link/d"], "lies in images: its pictures"),
         (["--tap", "res3", "-c", "masks:masks", "-o", "masks/../masks/d"], "lies in masks: its"),
-        (["--tap", "res3", "-c", "color", "-o", "."], "images lies in ., where pictures are"),
         (["--tap", "res3", "-c", "color", "--seed", "9" * 30], "give a number below 2**63"),
         (["--tap", "res3"], "Missing option '-c' / '--concepts'"),
     ],
@@ -82,6 +81,18 @@ def test_mistakes(scenes: Path, run: Run, arguments: list[str], message: str) ->
     assert message in out + err
     assert "Traceback" not in out + err
     assert not Path("d").exists()
+
+
+def test_pictures_of_the_user_are_not_replaced(scenes: Path, run: Run) -> None:
+    Path("d").mkdir()
+    mine = Path("images").rename("d/units")
+    for number, file in enumerate(sorted(mine.iterdir())):
+        file.rename(mine / f"unit-{number:05d}.jpg")
+    command = ["dissect", "d/units", "-b", NET, "--tap", "res3", "-c", "color", "-o", "d"]
+    code, out, err = run(*command, "--quiet")
+    assert code != 0
+    assert "d/units lies in d/units, where pictures are replaced: give another folder" in out + err
+    assert len(list(mine.iterdir())) == 6
 
 
 def test_the_folder_of_another_analysis_is_refused_before_the_work(scenes: Path, run: Run) -> None:

@@ -96,7 +96,7 @@ def dissect(
     among temporary files (see :class:`~featkit.analyses.dissect.scratch.Scratch`). Outside of that
     at most 4·c·p·(k' + h·w) operations an image of p cells with k' concepts, for c units with maps
     of h × w, as only units take part whose map exceeds what matters. Memory does not depend on the
-    number of images: levels take up to 80 kB a unit and network, IoUs 8·c·k bytes and 4·c·k a draw.
+    number of images: levels take up to 80 kB a unit and network, IoUs 8·c·k bytes and 5·c·k a draw.
 
     Source: see :mod:`featkit.analyses.dissect.variants`.
     """
@@ -115,10 +115,9 @@ def dissect(
         raise UsageError(f"{images.name} has no images: give some")
     labelled.check(images.ids)
     workers = default_workers(where) if workers is None else workers
-    with _Run(images, loaded, tap, labelled, config, precision, where) as run:
-        run.batch_size = batch_size
-        # a network that labels must not run in a process of its own
-        run.workers = 0 if runs_network(labelled) else workers
+    if runs_network(labelled):  # which must not run in a process of its own
+        workers = 0
+    with _Run(images, loaded, tap, labelled, config, precision, where, batch_size, workers) as run:
         run.find_levels(progress)
         found = run.find_concepts(progress)
     options, provenance = describe_run(config, {}, LIBRARIES)
@@ -173,8 +172,6 @@ class _Seen:
 class _Run(ExitStack):
     """Both passes over the images, for the network and its random twins together."""
 
-    workers: int
-    batch_size: int
     gallery: Gallery
 
     def __init__(
@@ -186,8 +183,11 @@ class _Run(ExitStack):
         config: DissectConfig,
         precision: str,
         device: torch.device,
+        batch_size: int,
+        workers: int,
     ) -> None:
         super().__init__()
+        self.batch_size, self.workers = batch_size, workers
         self.source, self.concepts, self.config = source, concepts, config
         self.variant = VARIANTS[config.variant]
         self.share = config.quantile or self.variant.share
