@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from featkit.ops.linear_classifier import LinearEvaluation
     from featkit.ops.linear_probe import LinearProbe
     from featkit.ops.neighbors import nearest_neighbors
+    from featkit.ops.nt_xent import nt_xent
     from featkit.ops.probe_protocols import learn_probe
     from featkit.ops.proportions import paired_test, proportion_interval
     from featkit.ops.rank_correlation import rank_correlation
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from featkit.ops.uniformity import alignment, uniformity
     from featkit.ops.unit_correlation import mean_absolute_correlation, spectral_evenness
     from featkit.store.reader import FeatureTable, Store, open_store
+    from featkit.trainers.training import train
 
 _HOME = {
     "Backbone": "featkit.backbones.base",
@@ -73,6 +75,7 @@ _HOME = {
     "mean_interval": "featkit.ops.few_shot",
     "nearest_neighbors": "featkit.ops.neighbors",
     "neighbor_overlap": "featkit.ops.similarity",
+    "nt_xent": "featkit.ops.nt_xent",
     "open_source": "featkit.data.sources",
     "open_store": "featkit.store.reader",
     "paired_test": "featkit.ops.proportions",
@@ -83,6 +86,7 @@ _HOME = {
     "sample_episodes": "featkit.ops.few_shot",
     "singular_values": "featkit.ops.spectrum",
     "spectral_evenness": "featkit.ops.unit_correlation",
+    "train": "featkit.trainers.training",
     "uniformity": "featkit.ops.uniformity",
 }
 
@@ -117,6 +121,7 @@ __all__ = [
     "mean_interval",
     "nearest_neighbors",
     "neighbor_overlap",
+    "nt_xent",
     "open_source",
     "open_store",
     "paired_test",
@@ -127,6 +132,7 @@ __all__ = [
     "sample_episodes",
     "singular_values",
     "spectral_evenness",
+    "train",
     "uniformity",
 ]
 

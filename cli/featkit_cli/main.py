@@ -30,6 +30,7 @@ COMMANDS = {
         "featkit_cli.ensemble:ensemble_transform",
         "Find that representation of other images.",
     ),
+    "train": ("featkit_cli.train:train", "Train a network of your own."),
     "dissect": ("featkit_cli.dissect:dissect", "Find which concepts the units detect."),
     "ls": ("featkit_cli.ls:ls", "List the tables of a store."),
     "verify": ("featkit_cli.verify:verify", "Check every byte of a store."),
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         sys.exit(_explain(error))
     except (KeyboardInterrupt, click.Abort):
-        goes_on = given[:1] in (["extract"], ["demo"], ["ensemble-fit"])
+        goes_on = given[:1] in (["extract"], ["demo"], ["ensemble-fit"], ["train"])
         click.echo("featkit: stopped" + "; the same command goes on from here" * goes_on, err=True)
         sys.exit(130)
     except BrokenPipeError:

@@ -30,6 +30,8 @@ class CheckpointReport:
         left_out: Parts of the file that belong to heads which were not kept.
         preprocessing: Whose it is: the ``layout``'s, the ``user``'s, or, where the file does not
             tell, the usual one of the ``architecture``.
+        method: What it was trained with, where it is from a training run of featkit.
+        epochs: How long, likewise.
     """
 
     file: str
@@ -42,6 +44,8 @@ class CheckpointReport:
     heads: tuple[str, ...]
     left_out: tuple[str, ...]
     preprocessing: str
+    method: str | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)

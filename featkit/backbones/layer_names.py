@@ -78,3 +78,9 @@ def classifier_path(module: nn.Module) -> str | None:
         return None
     linears = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
     return linears[-1] if linears else None
+
+
+def replace_module(module: nn.Module, path: str, new: nn.Module) -> None:
+    """Put another module where ``path`` says."""
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, new)

@@ -19,6 +19,7 @@ from featkit.backbones.hub import (
 )
 from featkit.backbones.nets import NETS
 from featkit.backbones.offline import OFFLINE, offline_network
+from featkit.backbones.training_runs import is_run, run_network
 from featkit.backbones.zoo import zoo_entry, zoo_file
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import BackboneError, UsageError
@@ -31,7 +32,7 @@ _SUFFIXES = (
     *(".tar", ".th", ".torch"),
 )
 _PREPROCESSING = ("size", "mean", "std", "interpolation")
-_OPTIONS = ("arch", "revision", "seed", "sha256", "weights", *_PREPROCESSING)
+_OPTIONS = ("arch", "epoch", "revision", "seed", "sha256", "weights", *_PREPROCESSING)
 
 
 def load_backbone(text: str) -> Backbone:
@@ -49,6 +50,7 @@ def load_backbone(text: str) -> Backbone:
             - a checkpoint file: layout and architecture are read off its tensors (``?arch=`` says
               what it is, ``?weights=teacher`` chooses among its networks, ``?sha256=`` says what
               its digest begins with),
+            - the folder of a training run (``?epoch=30`` chooses among the epochs it keeps),
             - an architecture of our own, such as ``cifar_resnet20``, with ``?weights=none``.
 
             ``?weights=none&seed=0`` gives random weights; ``?size=N``, ``?mean=0.5``,
@@ -76,7 +78,8 @@ def load_backbone(text: str) -> Backbone:
     if report is not None and options.keys() & set(_PREPROCESSING):
         report = dataclasses.replace(report, preprocessing="user")
     network = dataclasses.replace(network, preprocessing=recipe, checkpoint=report)
-    return Backbone(name or slugify(_default_name(target)), spec, network)
+    own_name = name or slugify(_default_name(target, options.get("epoch")))
+    return Backbone(own_name, spec, network)
 
 
 def _preprocessing(spec: str, recipe: Preprocessing, options: dict[str, str]) -> Preprocessing:
@@ -111,7 +114,9 @@ def _three_numbers(spec: str, name: str, text: str) -> tuple[float, ...]:
     return numbers * (3 // len(numbers))
 
 
-def _default_name(target: str) -> str:
+def _default_name(target: str, epoch: str | None = None) -> str:
+    if is_run(Path(target)):
+        return Path(target).resolve().name + (f"-epoch{int(epoch)}" if epoch else "")
     is_hub_file = target.startswith("hf:") and target.count("/") > 1
     if is_hub_file or _is_file(target):
         name = Path(target.partition("@")[0] if is_hub_file else target).stem
@@ -127,10 +132,11 @@ def _is_file(target: str) -> bool:
 
 def _network(spec: str, target: str, options: dict[str, str]) -> Network:
     prefix, _, name = target.partition(":")
-    if _is_file(target):
-        return _from_file(spec, Path(target), options)
+    if _is_file(target) or is_run(Path(target)):
+        return _from_path(spec, Path(target), options)
+    _refuse(spec, options, "epoch", why="only a training run has epochs")
     if ":" not in target and ("/" in target or Path(target).suffix in _SUFFIXES):
-        raise BackboneError(f"{spec!r}: no such file {target}")
+        raise BackboneError(f"{spec!r}: {_nothing_at(Path(target))}")
     if options.get("weights") == "none":
         return _random(spec, target, options)
     _refuse(spec, options, "seed", why="only random weights (?weights=none) have a seed")
@@ -149,8 +155,10 @@ def _network(spec: str, target: str, options: dict[str, str]) -> Network:
             f"{spec!r}: {target} has no published weights; give a checkpoint file with "
             f"?arch={target}, or ask for random weights with {target}?weights=none"
         )
+    if Path(target).is_dir() and target:
+        raise BackboneError(f"{spec!r}: {_nothing_at(Path(target))}")
     raise BackboneError(
-        f"backbone {spec!r}: neither a file nor one of torchvision:NAME, timm:NAME, "
+        f"backbone {spec!r}: neither a file nor a training run nor one of torchvision:NAME, timm:NAME, "
         f"hf:OWNER/REPO, zoo:NAME, offline:NAME, or a network of our own; "
         f"{_suggest(target)} (featkit backbones lists all)"
     )
@@ -175,6 +183,28 @@ def _suggest(target: str) -> str:
     known += [f"timm:{name}" for name in timm.list_models()]
     namesakes = [name for name in known if name.rpartition(":")[2] == target]
     return f"did you mean {' or '.join(namesakes)}?" if namesakes else did_you_mean(target, known)
+
+
+def _from_path(spec: str, path: Path, options: dict[str, str]) -> Network:
+    if path.is_dir():
+        return _from_run(spec, path, options)
+    _refuse(spec, options, "epoch", why="a file holds one; a training run has several")
+    return _from_file(spec, path, options)
+
+
+def _nothing_at(path: Path) -> str:
+    if not path.is_dir():
+        return f"no such file {path}"
+    return (
+        f"{path} is a folder, and no training run: give one that featkit train -o has written, or a "
+        f"checkpoint file"
+    )
+
+
+def _from_run(spec: str, folder: Path, options: dict[str, str]) -> Network:
+    others = ("arch", "revision", "seed", "sha256", "weights")
+    _refuse(spec, options, *others, why="a training run says all of that itself")
+    return run_network(folder, int_option(spec, options, "epoch", None))
 
 
 def _from_file(spec: str, path: Path, options: dict[str, str]) -> Network:

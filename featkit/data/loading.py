@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from featkit.data.preprocessing import Preprocessing
-from featkit.data.sources import Source
 from featkit.errors import DecodeError, FeatkitError
 
 _Item = tuple[int, list[NDArray[np.uint8]] | None, Any, str]
+
+
+class Readable(Protocol):
+    """Images by number."""
+
+    def read(self, row: int) -> Image.Image:
+        """Return image ``row`` as RGB, or raise `DecodeError`."""
+
 
 Look = Callable[[int, Image.Image], Any]
 """What else is made of an image, beside the process that runs the networks: row, mode RGB."""
@@ -51,7 +58,7 @@ class Batch:
 
 class _Images(Dataset[_Item]):
     def __init__(
-        self, source: Source, preprocessings: Sequence[Preprocessing], look: Look | None
+        self, source: Readable, preprocessings: Sequence[Preprocessing], look: Look | None
     ) -> None:
         self.source = source
         self.preprocessings = tuple(preprocessings)
@@ -111,7 +118,7 @@ def default_workers(device: torch.device) -> int:
 
 
 def load_batches(
-    source: Source,
+    source: Readable,
     preprocessings: Sequence[Preprocessing],
     batches: Sequence[range],
     workers: int,

@@ -133,6 +133,21 @@ class Preprocessing:
         normal = torch.addcmul(shift, pixels, scale).permute(0, 3, 1, 2)
         return normal.contiguous(memory_format=torch.channels_last)
 
+    def normalize_views(self, views: torch.Tensor) -> torch.Tensor:
+        """Normalise images that are on the scale 0..1 already.
+
+        Args:
+            views: (b, 3, h, w) float32 in [0, 1].
+
+        Returns:
+            The same shape, in channels-last memory.
+        """
+        import torch
+
+        scale, shift = _affine(self.mean, self.std, str(views.device))
+        normal = torch.addcmul(shift[:, None, None], views, 255 * scale[:, None, None])
+        return normal.contiguous(memory_format=torch.channels_last)
+
     def resized(self, size: int) -> Preprocessing:
         """Return the same recipe for another square input, resizing in proportion.
 

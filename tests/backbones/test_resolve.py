@@ -137,9 +137,9 @@ def test_size_changes_input_and_resize_in_proportion():
             "efficientnet_lite0",
             "did you mean offline:efficientnet_lite0 or timm:efficientnet_lite0",
         ),
-        ("x\0y", "neither a file nor one of torchvision:NAME, timm:NAME, hf:OWNER/REPO"),
-        ("", "neither a file nor one of"),
-        ("mine=", "neither a file nor one of"),
+        ("x\0y", "neither a file nor a training run nor one of torchvision:NAME, timm:NAME, hf:OWNER/REPO"),
+        ("", "neither a file nor a training run nor one of"),
+        ("mine=", "neither a file nor a training run nor one of"),
         ("no/such/file", "no such file no/such/file"),
         ("missing.pth", "no such file missing.pth"),
         ("missing.pth?arch=cifar_resnet20", "no such file missing.pth"),
@@ -178,10 +178,11 @@ def specs(pattern):
 
 
 def test_patterns():
-    assert specs("cifar") == [
-        f"cifar_resnet{depth}?weights=none" for depth in (110, 20, 32, 44, 56)
+    assert specs("cifar_resnet??") == [
+        f"cifar_resnet{depth}?weights=none" for depth in (14, 20, 32, 44, 56)
     ]
     assert specs("cifar_*0") == [f"cifar_resnet{depth}?weights=none" for depth in (110, 20)]
+    assert len(specs("cifar")) == 42
     assert specs("offline:*") == [f"offline:efficientnet_lite{size}" for size in range(3)]
     assert specs("torchvision:resnet??") == [f"torchvision:resnet{d}" for d in (18, 34, 50)]
     assert specs("ResNet1[0-9]")[0] == "torchvision:resnet18"

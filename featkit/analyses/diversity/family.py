@@ -14,6 +14,7 @@ from torch import nn
 
 from featkit.backbones.architectures import UnsetWeights, build
 from featkit.backbones.layer_names import classifier_path
+from featkit.backbones.nets.norms import LayerNorm2d
 from featkit.errors import BackboneError, UsageError, one_line
 from featkit.registry import did_you_mean
 from featkit.store.reader import FeatureTable
@@ -26,10 +27,10 @@ _METHODS = {
 }
 """Layouts of checkpoints that one method alone leaves."""
 
-_NORMS = {
-    "batch": nn.modules.batchnorm._BatchNorm,  # noqa: SLF001 - what all have in common
-    "layer": nn.LayerNorm,
-    "group": nn.GroupNorm,
+_NORMS: dict[str, tuple[type[nn.Module], ...]] = {
+    "batch": (nn.modules.batchnorm._BatchNorm,),  # noqa: SLF001 - what all have in common
+    "layer": (nn.LayerNorm, LayerNorm2d),
+    "group": (nn.GroupNorm,),
 }
 
 
@@ -66,15 +67,15 @@ _NUMBERS = {field.name for field in fields(Model)} - {"norm", "method"}
 def describe_model(table: FeatureTable) -> Model:
     """Read off a table what its backbone is: from its architecture, its checkpoint and its spec.
 
-    ``?epoch=`` of a run gives the epochs. What cannot be told is None.
+    Training runs of featkit say their method and epochs. What cannot be told is None.
     """
     given = table.provenance["backbone"]
     architecture = str(given.get("architecture", "")) if isinstance(given, dict) else ""
-    epoch = re.search(r"[?&]epoch=(\d+)", table.spec)
-    layout = str((table.checkpoint or {}).get("layout", ""))
+    report = table.checkpoint or {}
+    epochs = report.get("epochs")
     model = Model(
-        epochs=float(epoch[1]) if epoch else None,
-        method=_METHODS.get(layout),
+        epochs=None if epochs is None else float(epochs),
+        method=report.get("method") or _METHODS.get(str(report.get("layout", ""))),
     )
     if not architecture:
         return model

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from featkit.backbones.checkpoints.tensors import StoredTensor
+from featkit.backbones.nets import NETS
 from featkit.backbones.nets.alexnet import CHANNELS, alexnet_name
+from featkit.backbones.nets.cifar_resnet import cifar_resnet_name
 from featkit.backbones.nets.ssl_resnet import BLOCKS, WIDTHS, ssl_resnet_name
 from featkit.backbones.nets.vit import EMBEDDINGS, PATCHES, vit_name
 from featkit.errors import CheckpointError
@@ -163,9 +165,11 @@ def _count(shapes: Mapping[str, tuple[int, ...]], stage: str) -> int:
 
 
 def _identify_cifar_resnet(stem: tuple[int, ...], blocks: tuple[int, ...]) -> str:
-    if stem != (16, 3, 3, 3) or len(set(blocks[:3])) != 1:
+    width, rest = divmod(stem[0], 16)
+    name = cifar_resnet_name(6 * blocks[0] + 2, width)
+    if stem[1:] != (3, 3, 3) or rest or len(set(blocks[:3])) != 1 or name not in NETS:
         raise CheckpointError(f"a ResNet of three stages, {blocks[:3]} blocks, unlike CIFAR's")
-    return f"cifar_resnet{6 * blocks[0] + 2}"
+    return name
 
 
 def _identify_torchvision_variant(depth: int, inner: int, per_group: int) -> str:

@@ -244,6 +244,13 @@ LAYOUTS = (
         source="github.com/vturrisi/solo-learn, solo/methods/linear.py",
     ),
     Layout(
+        "featkit run",
+        {"student": r"backbone\."},
+        heads={"student": r"head\."},
+        requires=(r"backbone\.", r"head\."),
+        source="featkit/trainers/run_folder.py",
+    ),
+    Layout(
         "timm, with a moving average",
         {
             "teacher": rf"(?:state_dict_ema|model_ema)/{_WRAPPED}",

@@ -18,7 +18,7 @@ from featkit.backbones.checkpoints.families import Tensors
 from featkit.backbones.checkpoints.files import open_checkpoint
 from featkit.backbones.checkpoints.heads import Normalize, build_head, describe_head, input_width
 from featkit.backbones.checkpoints.tensors import StoredTensor
-from featkit.backbones.layer_names import classifier_path
+from featkit.backbones.layer_names import classifier_path, replace_module
 from featkit.errors import BackboneError, CheckpointError, one_line
 
 _COUNTER = "num_batches_tracked"
@@ -96,7 +96,7 @@ def _load(path: Path, architecture: str | None, weights: str | None, sha256: str
     _check(network, choice, tensors, left_out | set(kept.values()), is_given=bool(architecture))
     used = _fill(network.module, choice.network.tensors, _own_names(network.module))
     if head_path is not None:
-        _replace(network.module, head_path, head or nn.Identity())
+        replace_module(network.module, head_path, head or nn.Identity())
     report = CheckpointReport(
         file=path.name,
         sha256=digest,
@@ -269,8 +269,3 @@ def _check_finite(name: str, tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"damaged, or training diverged: {name} is not finite")
-
-
-def _replace(module: nn.Module, path: str, new: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(module.get_submodule(parent), name, new)

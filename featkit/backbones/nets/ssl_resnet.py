@@ -15,6 +15,8 @@ from typing import Any
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from featkit.backbones.nets.norms import NORMS
+
 BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
@@ -37,6 +39,7 @@ class SslResNet(ResNet):  # type: ignore[misc]
         small: Whether the stem is a 3x3 convolution of stride 1 without pooling, for 32 pixels.
         padding: Of that convolution (solo-learn pads by 2).
         stem_relu: Whether a ReLU follows it (lightly's children of a ResNet in a row lack it).
+        norm: ``batch`` or ``layer``.
         num_classes: Outputs of the linear head ``fc``.
 
     Example:
@@ -53,16 +56,17 @@ class SslResNet(ResNet):  # type: ignore[misc]
         small: bool = False,
         padding: int = 1,
         stem_relu: bool = True,
+        norm: str = "batch",
         num_classes: int = 1000,
     ) -> None:
         self._width = width
         block, blocks = BLOCKS[depth]
-        super().__init__(block, list(blocks), num_classes=num_classes)
+        super().__init__(block, list(blocks), num_classes=num_classes, norm_layer=NORMS[norm])
         channels = 64 * width
         size, stride, padding = (3, 1, padding) if small else (7, 2, 3)
         self.conv1 = nn.Conv2d(3, channels, size, stride, padding, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = NORMS[norm](channels)
         if small:
             self.maxpool: nn.Module = nn.Identity()
         if not stem_relu:
@@ -77,13 +81,19 @@ class SslResNet(ResNet):  # type: ignore[misc]
 
 
 def ssl_resnet_name(
-    depth: int, width: int = 1, small: bool = False, padding: int = 1, stem_relu: bool = True
+    depth: int,
+    width: int = 1,
+    small: bool = False,
+    padding: int = 1,
+    stem_relu: bool = True,
+    norm: str = "batch",
 ) -> str:
     """Return what such a network is called.
 
     Example:
-        >>> ssl_resnet_name(50, width=2), ssl_resnet_name(18, small=True)
-        ('resnet50w2', 'resnet18_32px')
+        >>> ssl_resnet_name(50, width=2), ssl_resnet_name(18, small=True, norm="layer")
+        ('resnet50w2', 'resnet18_32px_ln')
     """
     name = f"resnet{depth}" + (f"w{width}" if width > 1 else "") + ("_32px" if small else "")
-    return name + ("_pad2" if padding == 2 else "") + ("" if stem_relu else "_linear_stem")
+    name += ("_pad2" if padding == 2 else "") + ("" if stem_relu else "_linear_stem")
+    return name + ("_ln" if norm == "layer" else "")

@@ -1,0 +1,119 @@
+"""``featkit train``: a network of one's own, which is a backbone afterwards."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from featkit.registry import did_you_mean
+from featkit_cli.analysis import options, show_result
+
+METHODS = {"simclr": "Contrast two views of each image with those of all others."}
+"""Methods of :data:`featkit.trainers.training.METHODS`, and what their help begins with."""
+
+_SHOWN = 10
+"""Epochs that a terminal shows."""
+
+EXAMPLES = """\b
+Examples:
+  featkit train {name} photos/ -o run --preset cpu
+  featkit train {name} photos/ -o run --size 224 --arch resnet50 --blur 0.5
+  featkit extract photos/ -b run -b 'run?epoch=10' -o features
+"""
+
+
+class Methods(click.Group):
+    """A subcommand for each method, made when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return their names."""
+        return list(METHODS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Make the command of one method."""
+        return _command(cmd_name) if cmd_name in METHODS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the method, or say which one was meant."""
+        if args and args[0] not in METHODS:
+            raise click.UsageError(f"no method {args[0]!r}: {did_you_mean(args[0], METHODS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of methods without importing them."""
+        with formatter.section("Methods"):
+            formatter.write_dl(list(METHODS.items()))
+
+
+@click.group(cls=Methods)
+def train() -> None:
+    """Train a network of your own.
+
+    RUN is a backbone afterwards, for every command. A training that was stopped, however, goes on
+    when the same command runs again.
+    """
+
+
+def _command(name: str) -> click.Command:
+    from featkit.trainers.settings import Training
+    from featkit.trainers.training import find_method
+
+    method = find_method(name)
+    presets = click.Choice(list(method.presets))
+    parameters: list[click.Parameter] = [
+        click.Argument(["source"]),
+        click.Option(["-o", "--output"], required=True, metavar="RUN", help="Folder of the run."),
+        click.Option(
+            ["--preset"],
+            type=presets,
+            default="paper",
+            show_default=True,
+            help="Settings to start from; the defaults below are those of paper. cpu takes minutes "
+            "on a few cores, tiny seconds.",
+        ),
+        *options(method.Config),
+        *options(Training),
+        click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, mps."),
+        click.Option(["--workers"], type=int, help="Decoding processes. Default: by device."),
+        click.Option(["--overwrite"], is_flag=True, help="Start again where a training is."),
+        click.Option(["--quiet"], is_flag=True, help="No progress bar."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print result.json, nothing else."),
+    ]
+
+    def callback(
+        source: str, output: str, preset: str, quiet: bool, as_json: bool, **given: Any
+    ) -> None:
+        from featkit.trainers.training import train as run_training
+
+        fixed = {name: given.pop(name) for name in ("device", "workers", "overwrite")}
+        source_of = click.get_current_context().get_parameter_source
+        changes = {n: v for n, v in given.items() if source_of(n) is not ParameterSource.DEFAULT}
+        result = run_training(
+            name, source, output, preset=preset, progress=not quiet, **fixed, **changes
+        )
+        show_result(result, output, as_json, _judged(result.tables["epochs"]))
+        if not as_json:
+            click.echo(f"next: featkit extract {shlex.join([source, '-b', output])} -o features")
+
+    return click.Command(
+        name,
+        params=parameters,
+        callback=callback,
+        help=f"{(method.__doc__ or '').strip()}\n\nOf images with labels some are held out, and "
+        "judged by their neighbours every few epochs.",
+        epilog=EXAMPLES.format(name=name),
+    )
+
+
+def _judged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that a terminal shows: those that were judged, the latest, without times."""
+    judged = [row for row in rows if row["knn_top1"] is not None] or rows
+    columns = ("epoch", "loss", "lr", "knn_top1")
+    chosen = judged if len(judged) <= _SHOWN else [judged[0], *judged[1 - _SHOWN :]]
+    return [{name: row[name] for name in columns} for row in chosen]

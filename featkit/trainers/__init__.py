@@ -1,0 +1,1 @@
+"""Training networks of one's own: one loop, and one file a method."""

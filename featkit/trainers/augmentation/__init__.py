@@ -1,0 +1,1 @@
+"""Random views of whole batches of images, on the device that trains."""

@@ -1,0 +1,79 @@
+"""How good the features are, by the neighbours of images that were not learned from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featkit.backbones.base import Backbone, Network
+from featkit.backbones.precision import computing_in
+from featkit.backbones.probe import default_tap, probe
+from featkit.backbones.taps import TapRunner
+from featkit.ops.knn_classifier import KNNClassifier
+from featkit.ops.neighbors import Integers
+from featkit.trainers.images import TrainingImages
+
+_NEIGHBORS = 20
+_MOST = 10_000
+"""Images that are voted by; drawn at random where there are more."""
+_TOGETHER = 256
+
+
+class HeldOutNeighbors:
+    """Accuracy of the 20 nearest neighbours, majority vote, on the images held out.
+
+    Args:
+        network: What is trained; its features are what its head reads.
+        images: Of the training.
+        seed: Of the images that are voted by.
+    """
+
+    def __init__(self, network: Network, images: TrainingImages, seed: int) -> None:
+        backbone = Backbone("trained", "trained", network)
+        outputs = probe(backbone)
+        self.tap = default_tap(backbone, outputs)
+        self.calls = {self.tap.path: outputs[self.tap.path].calls}
+        self.network, self.images = network, images
+        drawn = np.random.default_rng(seed).permutation(images.learned)[:_MOST]
+        self.bank = np.sort(drawn)
+
+    def __call__(self, precision: str, device: torch.device) -> float | None:
+        """Return the accuracy now, in [0, 1]; None where nothing was held out.
+
+        Cost: a forward of the images held out and of up to 10,000 others.
+        """
+        labels = self.images.labels
+        if labels is None or not len(self.images.judged):
+            return None
+        module = self.network.module
+        was_training = module.training
+        runner = TapRunner(module.eval(), [self.tap], self.calls)
+        try:
+            bank, queries = (
+                self._features(runner, rows, precision, device)
+                for rows in (self.bank, self.images.judged)
+            )
+        finally:
+            runner.close()
+            module.train(was_training)
+        if not bool(torch.isfinite(bank).all() and torch.isfinite(queries).all()):
+            return 0.0
+        classifier = KNNClassifier(min(_NEIGHBORS, len(bank)), device=device.type)
+        classifier.fit(bank, labels[self.bank])
+        return float(classifier.score(queries, labels[self.images.judged]))
+
+    def _features(
+        self, runner: TapRunner, rows: Integers, precision: str, device: torch.device
+    ) -> Tensor:
+        recipe = self.network.preprocessing
+        found = []
+        with computing_in(precision, device):
+            for start in range(0, len(rows), _TOGETHER):
+                part = torch.from_numpy(rows[start : start + _TOGETHER])
+                pixels = self.images.pixels[part].to(device).permute(0, 2, 3, 1)
+                start_of_crop = round((pixels.shape[1] - recipe.size[0]) / 2)
+                inside = slice(start_of_crop, start_of_crop + recipe.size[0])
+                crop = pixels[:, inside, inside]
+                found.append(runner(recipe.normalize(crop))[0].cpu())
+        return torch.cat(found)

@@ -1,0 +1,129 @@
+"""The images of a training: decoded once, kept as 8-bit pixels."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from featkit.backbones.device import choose_device
+from featkit.data.loading import default_workers, load_batches
+from featkit.data.preprocessing import Preprocessing
+from featkit.data.sources import Source
+from featkit.errors import SourceError
+from featkit.ops.hold_out import hold_out
+from featkit.ops.neighbors import Integers
+
+_TOGETHER = 256
+_IN_MEMORY = 0.5
+"""Share of the free memory up to which pixels are held there and not in a mapped file."""
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Decoded images, those that are learned from and those that are not.
+
+    Attributes:
+        pixels: (n, 3, side, side) uint8 of all of them.
+        learned: Rows that are learned from, sorted.
+        judged: Rows held out, sorted; none where there are no labels.
+        labels: (n) int64, None where there are none, or several an image.
+        unreadable: Reason by name of the images that are left out.
+    """
+
+    pixels: Tensor
+    learned: Integers
+    judged: Integers
+    labels: NDArray[np.int64] | None
+    unreadable: dict[str, str]
+
+
+def load_images(
+    source: Source,
+    rows: Integers,
+    recipe: Preprocessing,
+    held_out: float,
+    seed: int,
+    scratch: Path,
+    workers: int | None = None,
+    progress: bool = False,
+) -> TrainingImages:
+    """Decode images, and set some aside.
+
+    Args:
+        source: The images.
+        rows: Which of them, sorted.
+        recipe: The network's; images keep the size that its crop is cut from, so that random crops
+            see what lies around it too.
+        held_out: Share that is set aside, where there are labels.
+        seed: Of the choice.
+        scratch: Folder of the mapped file, without a name, that is used where pixels are more than
+            half of the free memory.
+        workers: Decoding processes.
+        progress: Whether to draw a progress bar on stderr.
+
+    Raises:
+        SourceError: Fewer than two images can be read.
+
+    Cost: 3·side² bytes an image; one decoding of each.
+    """
+    side = max(recipe.resize, min(recipe.size)) if isinstance(recipe.resize, int) else None
+    side = side or min(recipe.size)
+    whole = Preprocessing((side, side), side, recipe.interpolation, recipe.mean, recipe.std)
+    device = choose_device("cpu")
+    chosen = _Chosen(source, rows)
+    starts = range(0, len(rows), _TOGETHER)
+    batches = [range(start, min(start + _TOGETHER, len(rows))) for start in starts]
+    pixels = _storage((len(rows), side, side, 3), scratch)
+    failures: dict[int, str] = {}
+    workers = default_workers(device) if workers is None else workers
+    with tqdm(total=len(rows), desc="decoding", unit="img", delay=1, disable=not progress) as bar:
+        for batch in load_batches(chosen, [whole], batches, workers, device):
+            pixels[batch.rows.start : batch.rows.stop] = batch.pixels[0].numpy()
+            failures |= batch.failures
+            bar.update(len(batch.rows))
+    readable = np.setdiff1d(np.arange(len(rows)), list(failures))
+    if len(readable) < 2:
+        raise SourceError(f"{source.name}: {len(readable)} readable image(s): two are needed")
+    labels = source.labels
+    labels = labels[rows] if labels is not None and labels.ndim == 1 else None
+    judged: Integers = np.empty(0, np.int64)
+    learned = readable
+    if labels is not None and round(held_out * len(readable)) > 0:
+        judged, learned = (
+            np.sort(readable[part]) for part in hold_out(len(readable), held_out, seed)
+        )
+    return TrainingImages(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        learned,
+        judged,
+        labels,
+        {source.ids[rows[row]]: reason for row, reason in failures.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some rows of a source, numbered anew."""
+
+    source: Source
+    rows: Integers
+
+    def read(self, row: int) -> Image.Image:
+        return self.source.read(int(self.rows[row]))
+
+
+def _storage(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8]:
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    if np.prod(shape, dtype=np.int64) <= _IN_MEMORY * free:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)

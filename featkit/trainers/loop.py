@@ -1,0 +1,253 @@
+"""The loop that every method is trained by.
+
+What is random in a step is drawn from a seed of its own, made of the training's seed and the step's
+number, and the order of an epoch from one made of the epoch's number. So the state of no generator
+has to be kept, and a training that goes on from any step is the one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from featkit.errors import FeatkitError, UsageError
+from featkit.trainers.base import Learner
+from featkit.trainers.held_out import HeldOutNeighbors
+from featkit.trainers.images import TrainingImages
+from featkit.trainers.memory import kept_memory
+from featkit.trainers.optimization import (
+    learning_rate,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from featkit.trainers.run_folder import RunFolder
+from featkit.trainers.settings import Training
+
+STATE_SECONDS = 300.0
+"""How old the state may become within an epoch; it is written after each epoch anyhow."""
+
+_CHECKED = 50
+"""Steps after which losses are looked at on a GPU, where each look waits for the device."""
+
+
+class DivergedError(FeatkitError):
+    """A loss or weight that is no finite number."""
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        epoch: Whole epochs done.
+        step: Steps done of the next one.
+        loss: Sum of their losses.
+        rows: A row for each epoch done, and for epoch 0: ``epoch``, ``loss`` (mean over its steps),
+            ``lr`` (of its last step), ``knn_top1`` (where judged), ``seconds`` (of training).
+        best: The best judgement so far.
+        best_epoch: Its epoch.
+        waited: Judgements since then.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+    best_epoch: int = 0
+    waited: int = 0
+
+
+class Loop:
+    """One training, from wherever its folder stands to its end.
+
+    Args:
+        learner: What is trained.
+        images: What it learns from.
+        training: How, with the precision that was decided on.
+        folder: What is kept.
+        device: Where.
+        said: Called with the progress after every epoch.
+
+    Raises:
+        UsageError: There are fewer images than a batch takes.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        images: TrainingImages,
+        training: Training,
+        folder: RunFolder,
+        device: torch.device,
+        said: Callable[[Progress], None],
+    ) -> None:
+        self.learner, self.images, self.training = learner, images, training
+        self.folder, self.device, self.said = folder, device, said
+        self.steps = len(images.learned) // training.batch_size
+        if not self.steps:
+            raise UsageError(
+                f"{len(images.learned):,} images to learn from, and a batch takes "
+                f"{training.batch_size:,}: give a smaller --batch-size or more images"
+            )
+        self.neighbors = HeldOutNeighbors(learner.network, images, training.seed)
+        learner.module.to(device).to(memory_format=torch.channels_last).train()
+        self.optimizer = make_optimizer(learner.module, training)
+        self.progress = Progress()
+
+    def run(self, show: bool = False) -> Progress:
+        """Train to the end.
+
+        Args:
+            show: Whether to draw a progress bar on stderr.
+
+        Raises:
+            DivergedError: A loss or weight is no finite number; what was kept before stays.
+
+        Cost: in memory, pixels, weights, their gradients and the optimiser's state, and the
+        activations of a batch.
+        """
+        training, name = self.training, self.folder.record.method
+        with (
+            kept_memory(),
+            torch.random.fork_rng(),
+            tqdm(
+                total=training.epochs * self.steps, desc=name, unit="step", disable=not show
+            ) as bar,
+        ):
+            self._restore()
+            if not self.progress.rows:
+                self._finish_epoch(None, 0.0)
+            bar.update(self.progress.epoch * self.steps + self.progress.step)
+            while self.progress.epoch < training.epochs and not self._is_over():
+                self._epoch(bar)
+        chosen = self.progress.epoch if training.patience is None else self.progress.best_epoch
+        self.folder.finish(chosen)
+        self.folder.drop_weights(self._wanted() | {chosen})
+        return self.progress
+
+    def _is_over(self) -> bool:
+        patience = self.training.patience
+        return patience is not None and self.progress.waited >= patience
+
+    def _epoch(self, bar: Any) -> None:
+        progress, batch_size = self.progress, self.training.batch_size
+        order = self._order()
+        started = kept = time.perf_counter()
+        unseen: list[Tensor] = []
+        for step in range(progress.step, self.steps):
+            rows = order[step * batch_size : (step + 1) * batch_size]
+            unseen.append(self._step(progress.epoch * self.steps + step, rows))
+            is_last = step + 1 == self.steps
+            is_due = time.perf_counter() - kept > STATE_SECONDS
+            if self.device.type == "cpu" or is_last or is_due or len(unseen) == _CHECKED:
+                progress.loss += self._checked(unseen, step)
+                progress.step = step + 1
+                bar.set_postfix(loss=f"{progress.loss / progress.step:.3f}", refresh=False)
+                unseen = []
+            if is_due and not is_last:
+                self._write_state()
+                kept = time.perf_counter()
+            bar.update()
+        self._finish_epoch(progress.loss / self.steps, time.perf_counter() - started)
+
+    def _order(self) -> Tensor:
+        rng = np.random.default_rng([self.training.seed, 1, self.progress.epoch])
+        return torch.from_numpy(rng.permutation(self.images.learned))
+
+    def _step(self, number: int, rows: Tensor) -> Tensor:
+        seeds = np.random.SeedSequence([self.training.seed, 2, number])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        rate = learning_rate(number, self.steps, self.training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        pixels = self.images.pixels[rows].to(self.device)
+        is_short = self.training.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_short):
+            loss = self.learner.loss(pixels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def _checked(self, losses: list[Tensor], step: int) -> float:
+        """Return the sum of the latest losses, the last of which is that of ``step``."""
+        values = torch.stack(losses).double().cpu().tolist()
+        for number, value in enumerate(values, step + 1 - len(values)):
+            if not math.isfinite(value):
+                raise self._diverged(f"the loss is {value} at step {number + 1} of {self.steps}")
+        return math.fsum(values)
+
+    def _diverged(self, what: str) -> DivergedError:
+        kept = max(self.folder.record.weights)
+        return DivergedError(
+            f"{what} of epoch {self.progress.epoch + 1}: training stopped; {self.folder.path} "
+            f"keeps the network of epoch {kept} (?epoch={kept}); start again with a lower --lr "
+            f"(it was {self.training.lr:g}) and --overwrite"
+        )
+
+    def _finish_epoch(self, loss: float | None, seconds: float) -> None:
+        progress, training = self.progress, self.training
+        if not all(bool(value.isfinite().all()) for value in self._weights()):
+            raise self._diverged("a weight is not finite at the end")
+        if loss is not None:
+            progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
+        is_judged = progress.epoch % training.knn_every == 0 or progress.epoch == training.epochs
+        top1 = self.neighbors(training.precision, self.device) if is_judged else None
+        last = progress.epoch * self.steps - 1
+        progress.rows.append(
+            {
+                "epoch": progress.epoch,
+                "loss": loss,
+                "lr": learning_rate(last, self.steps, training) if loss is not None else None,
+                "knn_top1": top1,
+                "seconds": round(seconds, 3),
+            }
+        )
+        if top1 is not None and top1 > progress.best:
+            progress.best, progress.best_epoch, progress.waited = top1, progress.epoch, 0
+        elif top1 is not None:
+            progress.waited += 1
+        self.folder.keep_weights(progress.epoch, self.learner.network)
+        self._write_state()
+        self.folder.drop_weights(self._wanted())
+        self.said(progress)
+
+    def _weights(self) -> Iterator[Tensor]:
+        return (t for t in self.learner.module.state_dict().values() if t.is_floating_point())
+
+    def _wanted(self) -> set[int]:
+        """Return the epochs whose weights stay: the last, the best, and those asked for."""
+        epoch, every = self.progress.epoch, self.training.keep_every
+        asked = set(range(0, epoch + 1, every)) if every else set()
+        best = {self.progress.best_epoch} if self.progress.best >= 0 else set()
+        return (asked | best | {epoch}) & self.folder.record.weights.keys()
+
+    def _write_state(self) -> None:
+        tensors = {f"module.{n}": t.detach() for n, t in self.learner.module.state_dict().items()}
+        for name, tensor in optimizer_tensors(self.optimizer):
+            tensors[f"optimizer.{name}"] = tensor
+        tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+        self.folder.write_state(tensors, asdict(self.progress))
+
+    def _restore(self) -> None:
+        found = self.folder.read_state()
+        if found is None:
+            return
+        tensors, about = found
+        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.learner.module.load_state_dict(parts["module"])
+        restore_optimizer(self.optimizer, parts["optimizer"])
+        self.progress = replace(self.progress, **about)

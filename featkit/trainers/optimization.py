@@ -1,0 +1,86 @@
+"""Optimisers, and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featkit.trainers.settings import Training
+
+MOMENTUM = 0.9
+
+
+def make_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """Return the optimiser of a module's parameters.
+
+    Biases and what normalisations scale and shift by (parameters of one axis) have no weight decay,
+    and no layer-wise rate with LARS. Adam and SGD run fused.
+
+    Source: You, Gitman, Ginsburg 2017, arXiv:1708.03888 (LARS); Chen et al. 2020, arXiv:2002.05709,
+    sec. 2.4, for what it leaves out.
+
+    Example:
+        >>> optimizer = make_optimizer(nn.Linear(2, 3), Training(weight_decay=0.5))
+        >>> [group["weight_decay"] for group in optimizer.param_groups]
+        [0.5, 0.0]
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if training.optimizer == "adam":
+        return torch.optim.Adam(groups, training.lr, fused=True)
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, training.lr, MOMENTUM, fused=True)
+    from timm.optim.lars import Lars
+
+    for group in groups:
+        group["always_adapt"] = group["params"][0].ndim > 1
+    lars: torch.optim.Optimizer = Lars(groups, training.lr, MOMENTUM)
+    return lars
+
+
+def learning_rate(step: int, steps_per_epoch: int, training: Training) -> float:
+    """Return the learning rate of a step: a line from 0, then half a cosine.
+
+    Args:
+        step: Number of the step in the whole training, from 0.
+        steps_per_epoch: Steps of each epoch.
+        training: Says from where to where.
+
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
+
+    Example:
+        >>> training = Training(epochs=4, warmup=2, lr=1.0)
+        >>> [round(learning_rate(step, 1, training), 3) for step in range(4)]
+        [0.5, 1.0, 1.0, 0.5]
+    """
+    rising = min(training.warmup, training.epochs) * steps_per_epoch
+    if step + 1 <= rising:
+        return training.lr * (step + 1) / rising
+    share = (step - rising) / (training.epochs * steps_per_epoch - rising)
+    height = 0.5 * (1 + math.cos(math.pi * max(share, 0.0)))
+    return training.final_lr + (training.lr - training.final_lr) * height
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Yield the state of an optimiser by name, ``NUMBER.KEY`` with the parameter's number."""
+    for number, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            yield f"{number}.{key}", torch.as_tensor(value)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`optimizer_tensors` gave."""
+    content = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})

@@ -1,0 +1,67 @@
+"""What every trainer can be told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from featkit.analyses.base import option
+from featkit.errors import UsageError
+
+Optimizer: TypeAlias = Literal["adam", "lars", "sgd"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long, on what and how fast to learn; the same for every method."""
+
+    epochs: int = option(30, "Passes over the images.", "Malviya and Sudhakar, appendix A")
+    images: int | None = option(None, "Images to take, drawn at random. Default: all.")
+    size: int | None = option(None, "Pixels of the network's input. Default: the network's.")
+    batch_size: int = option(512, "Images of a step; what is left of an epoch is dropped.")
+    optimizer: Optimizer = option("lars", "adam, lars or sgd, with momentum 0.9.", "SimCLR")
+    lr: float = option(0.6, "Learning rate after the warm-up.", "VISSL: 0.3 · batch / 256")
+    warmup: float = option(3.0, "Epochs in which the learning rate rises from 0.")
+    final_lr: float = option(0.0, "Learning rate at the end of the cosine.")
+    weight_decay: float = option(1e-6, "On weights, not on biases and normalisation.", "VISSL")
+    precision: Precision = option("auto", "fp32, bf16, or bf16 where the hardware has it.")
+    held_out: float = option(0.1, "Share of labelled images that neighbours are judged on.")
+    knn_every: int = option(5, "Epochs between two judgements by neighbours.")
+    patience: int | None = option(
+        None, "Stop after so many judgements without a better one, and take the best. Default: no."
+    )
+    keep_every: int | None = option(None, "Keep the network every so many epochs. Default: no.")
+    seed: int = option(0, "Of weights, views, the order of images and which are held out.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        for name in ("epochs", "batch_size", "knn_every"):
+            _check(name, getattr(self, name), least=1, whole=True)
+        for name in ("images", "size", "patience", "keep_every"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), least=1, whole=True)
+        for name in ("warmup", "final_lr", "weight_decay", "held_out"):
+            _check(name, getattr(self, name), least=0)
+        _check("seed", self.seed, least=0, whole=True)
+        if not (_is_number(self.lr) and self.lr > 0):
+            raise UsageError(f"lr is {self.lr!r}: give a number above 0")
+        if self.held_out >= 1:
+            raise UsageError(f"held_out is {self.held_out!r}: give a share below 1")
+        if self.patience is not None and not self.held_out:
+            raise UsageError("patience needs images to judge on: give a held_out above 0")
+        for name, kind in (("optimizer", Optimizer), ("precision", Precision)):
+            if getattr(self, name) not in get_args(kind):
+                said = f"{name} is {getattr(self, name)!r}"
+                raise UsageError(f"{said}: use {', '.join(get_args(kind))}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check(name: str, value: Any, least: int, whole: bool = False) -> None:
+    if not _is_number(value) or value < least or (whole and not isinstance(value, int)):
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"{name} is {value!r}: give {kind}, at least {least}")

@@ -1,0 +1,189 @@
+"""Training from a source of images to a folder with networks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from featkit.analyses.base import Figure, Result
+from featkit.backbones.device import choose_device
+from featkit.backbones.precision import native_precision
+from featkit.backbones.training_runs import RunRecord, is_run, read_run
+from featkit.data.sources import Source, open_source
+from featkit.errors import UsageError
+from featkit.extraction.listing import list_samples
+from featkit.registry import did_you_mean
+from featkit.trainers.base import Method
+from featkit.trainers.images import load_images
+from featkit.trainers.loop import Loop, Progress
+from featkit.trainers.run_folder import open_run
+from featkit.trainers.settings import Precision, Training
+
+METHODS = {"simclr": "featkit.trainers.simclr:SimCLR"}
+"""Where each method is, by the name of its command."""
+
+
+def find_method(name: str) -> type[Method]:
+    """Import a method.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if name not in METHODS:
+        raise UsageError(f"no method {name!r}: {did_you_mean(name, METHODS)}")
+    module, _, attribute = METHODS[name].partition(":")
+    found: type[Method] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def train(
+    method: str,
+    source: str | Path | Source,
+    run: str | Path,
+    *,
+    preset: str = "paper",
+    device: str = "auto",
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> Result:
+    """Train a network, which is a backbone afterwards.
+
+    A training that was stopped, however, goes on when it is called with the same settings; on the
+    same CPU, with as many threads, its weights are those of one that never was, byte for byte.
+
+    Args:
+        method: ``simclr``.
+        source: Image folder, CSV, ``torchvision:…``, ``digits``, or a source object.
+        run: The folder to make or to go on in.
+        preset: ``paper``, ``cpu`` (minutes on a few cores) or ``tiny`` (seconds, to try it out).
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``, …
+        workers: Decoding processes; None chooses by device.
+        overwrite: Whether to start again where a training is.
+        progress: Whether to draw progress bars on stderr.
+        **options: In place of the preset's: fields of the method's ``Config`` and of
+            :class:`featkit.trainers.settings.Training`.
+
+    Returns:
+        Table ``epochs`` (see :class:`featkit.trainers.loop.Progress`) and its figures, which
+        ``result.json`` in the folder holds too. ``load_backbone(run)`` gives the network,
+        ``load_backbone(f"{run}?epoch=10")`` that of another epoch that is kept.
+
+    Raises:
+        UsageError: A setting cannot be used, or the folder holds something else.
+        ConflictError: The folder holds a training with other settings or images.
+        DivergedError: The loss or a weight is no finite number.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     few = {"epochs": 1, "images": 80, "batch_size": 32}
+        ...     result = train("simclr", "digits", f"{folder}/run", preset="tiny", **few)
+        >>> [row["epoch"] for row in result.tables["epochs"]]
+        [0, 1]
+    """
+    kind = find_method(method)
+    own, training = split_options(kind, preset, options)
+    path = Path(run)
+    where = choose_device(device)
+    training = replace(training, precision=_precision(training.precision, path, where, overwrite))
+    learner = kind(own).learner(training.size, training.seed)
+    images = open_source(source)
+    samples = list_samples(images, path, progress)
+    rows = np.arange(len(samples))
+    if training.images is not None and training.images < len(rows):
+        rows = np.sort(np.random.default_rng(training.seed).permutation(rows)[: training.images])
+    settings = {**asdict(own), **asdict(training), "samples": samples.manifest}
+    network = learner.network
+    record = RunRecord(kind.name, network.architecture, network.preprocessing, settings)
+    with open_run(path, record, overwrite) as folder:
+        if folder.record.chosen is not None:
+            return Result.load(path, method)
+        loaded = load_images(
+            images, rows, network.preprocessing, training.held_out, training.seed, path, workers,
+            progress,
+        )  # fmt: skip
+        result = Result(
+            method,
+            {**asdict(own), **asdict(training)},
+            provenance=_provenance(folder.record, images.name, where),
+            notes=[f"{name} is left out: {why}" for name, why in loaded.unreadable.items()],
+            figures=_FIGURES,
+        )
+
+        def said(now: Progress) -> None:
+            result.tables["epochs"] = now.rows
+            result.scalars = {
+                "epochs": now.epoch,
+                "images": len(loaded.learned),
+                "held_out": len(loaded.judged),
+                "parameters": sum(p.numel() for p in network.module.parameters()),
+            }
+            if now.best >= 0:
+                result.scalars |= {"best_knn_top1": now.best, "best_epoch": now.best_epoch}
+            result.save(path)
+
+        Loop(learner, loaded, training, folder, where, said).run(progress)
+    return result
+
+
+def split_options(
+    kind: type[Method], preset: str, options: Mapping[str, Any]
+) -> tuple[Any, Training]:
+    """Return what a method and what the loop is told.
+
+    Raises:
+        UsageError: There is no such preset or option, or a value cannot be used.
+    """
+    if preset not in kind.presets:
+        raise UsageError(f"no preset {preset!r}: {did_you_mean(preset, kind.presets)}")
+    known = {field.name: part for part in (kind.Config, Training) for field in fields(part)}
+    for name in options:
+        if name not in known:
+            raise UsageError(f"{kind.name} has no option {name!r}: {did_you_mean(name, known)}")
+    chosen = {**kind.presets[preset], **options}
+    own, training = (
+        part(**{name: value for name, value in chosen.items() if known[name] is part})
+        for part in (kind.Config, Training)
+    )
+    return own, training
+
+
+def _precision(asked: Precision, path: Path, device: torch.device, overwrite: bool) -> Precision:
+    """Decide once; a training that goes on keeps to what was decided."""
+    if asked != "auto":
+        return asked
+    if is_run(path) and not overwrite:
+        return "bf16" if read_run(path).settings.get("precision") == "bf16" else "fp32"
+    return "bf16" if native_precision(device) == "bf16" else "fp32"
+
+
+def _provenance(record: RunRecord, source: str, device: torch.device) -> dict[str, Any]:
+    libraries = ("featkit", "torch", "torchvision", "timm", "numpy")
+    return {
+        "source": source,
+        "samples": record.settings["samples"],
+        "architecture": record.architecture,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "seed": record.settings["seed"],
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in libraries},
+        },
+    }
+
+
+_FIGURES = [
+    Figure("loss", "line", "epochs", "Loss", "epoch", "loss"),
+    Figure("knn", "line", "epochs", "Accuracy of 20 neighbours", "epoch", "knn_top1"),
+]
