@@ -1,4 +1,11 @@
 """x."""
+
 from typing import Any
-def claims_of(models: Any, epochs: Any, small: bool) -> Any: return []
-def figures_of(models: Any, epochs: Any) -> Any: return []
+
+
+def claims_of(models: Any, epochs: Any, small: bool) -> Any:
+    return []
+
+
+def figures_of(models: Any, epochs: Any) -> Any:
+    return []

@@ -79,7 +79,9 @@ def jobs(scale: Size, seeds: int, weights: Path) -> list[Row]:
     """Return every network of the study, the longest trainings first."""
     first = scale.depths[0]
     shapes = [(first, width, "batch") for width in scale.widths]
-    shapes += [(d, 1, n) for d in scale.depths for n in ("batch", "layer") if (d, n) != (first, "batch")]
+    shapes += [
+        (d, 1, n) for d in scale.depths for n in ("batch", "layer") if (d, n) != (first, "batch")
+    ]
     found = [
         {
             "name": f"d{depth}w{width}-{norm}-seed{seed}", "method": "SimCLR", "depth": depth,
@@ -143,10 +145,14 @@ def run_job(task: tuple[Row, str, Path, Path]) -> str:
         backbones = {200: f"e200={job['file']}?arch=cifar_resnet{job['depth']}"}
     trained = time.perf_counter() - started
     rows = measure(job, backbones, sources, judged)
-    told = {"seconds": {"training": round(trained, 1), "all": round(time.perf_counter() - started, 1)}}
+    told = {
+        "seconds": {"training": round(trained, 1), "all": round(time.perf_counter() - started, 1)}
+    }
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({**job, **told, "rows": rows}, indent=1))
-    return f"{job['name']}: {trained:.0f} s of training, {time.perf_counter() - started:.0f} s in all"
+    return (
+        f"{job['name']}: {trained:.0f} s of training, {time.perf_counter() - started:.0f} s in all"
+    )
 
 
 def train_one(job: Row, scale: Size, source: str, run: Path) -> dict[int, float | None]:
@@ -199,7 +205,10 @@ def measure(
                     "error": float(wrong.mean()),
                     "held_out_knn": judged.get(epoch),
                     "energy": [
-                        {n: row[n] for n in ("layer", "pooling", "power", "d", "mean_diversity", "spread")}
+                        {
+                            n: row[n]
+                            for n in ("layer", "pooling", "power", "d", "mean_diversity", "spread")
+                        }
                         for row in energies
                     ],
                     "most_diverse": [
@@ -238,7 +247,9 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
             for line in pool.imap_unordered(run_job, tasks):
                 print(line, flush=True)
-    models = [json.loads((given.work / "rows" / f"{task[0]['name']}.json").read_text()) for task in tasks]
+    models = [
+        json.loads((given.work / "rows" / f"{task[0]['name']}.json").read_text()) for task in tasks
+    ]
     minutes = round((time.perf_counter() - started) / 60, 1)
     for path in figures_of(models, scale.epochs):
         shutil.move(path, RESULTS / path.name)

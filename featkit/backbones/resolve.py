@@ -158,8 +158,8 @@ def _network(spec: str, target: str, options: dict[str, str]) -> Network:
     if Path(target).is_dir() and target:
         raise BackboneError(f"{spec!r}: {_nothing_at(Path(target))}")
     raise BackboneError(
-        f"backbone {spec!r}: neither a file nor a training run nor one of torchvision:NAME, timm:NAME, "
-        f"hf:OWNER/REPO, zoo:NAME, offline:NAME, or a network of our own; "
+        f"backbone {spec!r}: neither a file nor a training run nor one of torchvision:NAME, "
+        f"timm:NAME, hf:OWNER/REPO, zoo:NAME, offline:NAME, or a network of our own; "
         f"{_suggest(target)} (featkit backbones lists all)"
     )
 
@@ -196,8 +196,8 @@ def _nothing_at(path: Path) -> str:
     if not path.is_dir():
         return f"no such file {path}"
     return (
-        f"{path} is a folder, and no training run: give one that featkit train -o has written, or a "
-        f"checkpoint file"
+        f"{path} is a folder, and no training run: give one that featkit train -o has written, or "
+        f"a checkpoint file"
     )
 
 

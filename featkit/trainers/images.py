@@ -21,6 +21,7 @@ from featkit.data.sources import Source
 from featkit.errors import SourceError
 from featkit.ops.hold_out import hold_out
 from featkit.ops.neighbors import Integers
+from featkit.trainers.settings import Training
 
 _TOGETHER = 256
 _IN_MEMORY = 0.5
@@ -48,23 +49,19 @@ class TrainingImages:
 
 def load_images(
     source: Source,
-    rows: Integers,
+    training: Training,
     recipe: Preprocessing,
-    held_out: float,
-    seed: int,
     scratch: Path,
     workers: int | None = None,
     progress: bool = False,
 ) -> TrainingImages:
-    """Decode images, and set some aside.
+    """Draw images, decode them, and set some aside.
 
     Args:
-        source: The images.
-        rows: Which of them, sorted.
+        source: Of the images.
+        training: How many are taken, and which share of them is set aside where there are labels.
         recipe: The network's; images keep the size that its crop is cut from, so that random crops
             see what lies around it too.
-        held_out: Share that is set aside, where there are labels.
-        seed: Of the choice.
         scratch: Folder of the mapped file, without a name, that is used where pixels are more than
             half of the free memory.
         workers: Decoding processes.
@@ -75,6 +72,9 @@ def load_images(
 
     Cost: 3·side² bytes an image; one decoding of each.
     """
+    rows = np.arange(len(source.ids))
+    if training.images is not None and training.images < len(rows):
+        rows = np.sort(np.random.default_rng(training.seed).permutation(rows)[: training.images])
     side = max(recipe.resize, min(recipe.size)) if isinstance(recipe.resize, int) else None
     side = side or min(recipe.size)
     whole = Preprocessing((side, side), side, recipe.interpolation, recipe.mean, recipe.std)
@@ -97,9 +97,10 @@ def load_images(
     labels = labels[rows] if labels is not None and labels.ndim == 1 else None
     judged: Integers = np.empty(0, np.int64)
     learned = readable
-    if labels is not None and round(held_out * len(readable)) > 0:
+    if labels is not None and round(training.held_out * len(readable)) > 0:
         judged, learned = (
-            np.sort(readable[part]) for part in hold_out(len(readable), held_out, seed)
+            np.sort(readable[part])
+            for part in hold_out(len(readable), training.held_out, training.seed)
         )
     return TrainingImages(
         torch.from_numpy(pixels).permute(0, 3, 1, 2),

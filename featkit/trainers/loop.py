@@ -119,7 +119,6 @@ class Loop:
         training, name = self.training, self.folder.record.method
         with (
             kept_memory(),
-            torch.random.fork_rng(),
             tqdm(
                 total=training.epochs * self.steps, desc=name, unit="step", disable=not show
             ) as bar,
@@ -130,6 +129,7 @@ class Loop:
             bar.update(self.progress.epoch * self.steps + self.progress.step)
             while self.progress.epoch < training.epochs and not self._is_over():
                 self._epoch(bar)
+        self.said(self.progress)
         chosen = self.progress.epoch if training.patience is None else self.progress.best_epoch
         self.folder.finish(chosen)
         self.folder.drop_weights(self._wanted() | {chosen})

@@ -7,10 +7,10 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from featkit.analyses.base import Figure, Result
@@ -21,8 +21,8 @@ from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
 from featkit.extraction.listing import list_samples
 from featkit.registry import did_you_mean
-from featkit.trainers.base import Method
-from featkit.trainers.images import load_images
+from featkit.trainers.base import Learner, Method
+from featkit.trainers.images import TrainingImages, load_images
 from featkit.trainers.loop import Loop, Progress
 from featkit.trainers.run_folder import open_run
 from featkit.trainers.settings import Precision, Training
@@ -96,44 +96,51 @@ def train(
     path = Path(run)
     where = choose_device(device)
     training = replace(training, precision=_precision(training.precision, path, where, overwrite))
-    learner = kind(own).learner(training.size, training.seed)
     images = open_source(source)
-    samples = list_samples(images, path, progress)
-    rows = np.arange(len(samples))
-    if training.images is not None and training.images < len(rows):
-        rows = np.sort(np.random.default_rng(training.seed).permutation(rows)[: training.images])
-    settings = {**asdict(own), **asdict(training), "samples": samples.manifest}
-    network = learner.network
-    record = RunRecord(kind.name, network.architecture, network.preprocessing, settings)
-    with open_run(path, record, overwrite) as folder:
-        if folder.record.chosen is not None:
-            return Result.load(path, method)
-        loaded = load_images(
-            images, rows, network.preprocessing, training.held_out, training.seed, path, workers,
-            progress,
-        )  # fmt: skip
+    _check_place(source, path)
+    with torch.random.fork_rng([where] if where.type == "cuda" else []):
+        learner = kind(own).learner(training.size, training.seed)
+        samples = list_samples(images, path, progress)
+        settings = {**asdict(own), **asdict(training), "samples": samples.manifest}
+        network = learner.network
+        record = RunRecord(kind.name, network.architecture, network.preprocessing, settings)
         result = Result(
             method,
             {**asdict(own), **asdict(training)},
-            provenance=_provenance(folder.record, images.name, where),
-            notes=[f"{name} is left out: {why}" for name, why in loaded.unreadable.items()],
+            provenance=_provenance(record, images.name, where),
             figures=_FIGURES,
         )
-
-        def said(now: Progress) -> None:
-            result.tables["epochs"] = now.rows
-            result.scalars = {
-                "epochs": now.epoch,
-                "images": len(loaded.learned),
-                "held_out": len(loaded.judged),
-                "parameters": sum(p.numel() for p in network.module.parameters()),
-            }
-            if now.best >= 0:
-                result.scalars |= {"best_knn_top1": now.best, "best_epoch": now.best_epoch}
-            result.save(path)
-
-        Loop(learner, loaded, training, folder, where, said).run(progress)
+        with open_run(path, record, overwrite) as folder:
+            if folder.record.chosen is not None:
+                return Result.load(path, method)
+            loaded = load_images(images, training, network.preprocessing, path, workers, progress)
+            result.notes = [f"{name} is left out: {why}" for name, why in loaded.unreadable.items()]
+            said = partial(_report, result, path, learner, loaded)
+            Loop(learner, loaded, training, folder, where, said).run(progress)
     return result
+
+
+def _check_place(source: object, path: Path) -> None:
+    """Refuse a run in the folder of images that it learns from, which its figures would join."""
+    folder = Path(source).resolve() if isinstance(source, str | Path) else None
+    if folder is not None and folder.is_dir() and path.resolve().is_relative_to(folder):
+        raise UsageError(f"{path} lies in {source}, where figures would be images: give another")
+
+
+def _report(
+    result: Result, path: Path, learner: Learner, images: TrainingImages, now: Progress
+) -> None:
+    """Say in ``result.json`` how far a training has come."""
+    result.tables["epochs"] = now.rows
+    result.scalars = {
+        "epochs": now.epoch,
+        "images": len(images.learned),
+        "held_out": len(images.judged),
+        "parameters": sum(p.numel() for p in learner.network.module.parameters()),
+    }
+    if now.best >= 0:
+        result.scalars |= {"best_knn_top1": now.best, "best_epoch": now.best_epoch}
+    result.save(path)
 
 
 def split_options(

@@ -137,7 +137,10 @@ def test_size_changes_input_and_resize_in_proportion():
             "efficientnet_lite0",
             "did you mean offline:efficientnet_lite0 or timm:efficientnet_lite0",
         ),
-        ("x\0y", "neither a file nor a training run nor one of torchvision:NAME, timm:NAME, hf:OWNER/REPO"),
+        (
+            "x\0y",
+            "nor a training run nor one of torchvision:NAME, timm:NAME, hf:OWNER/REPO",
+        ),
         ("", "neither a file nor a training run nor one of"),
         ("mine=", "neither a file nor a training run nor one of"),
         ("no/such/file", "no such file no/such/file"),

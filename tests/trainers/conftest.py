@@ -1,0 +1,59 @@
+"""Images to train on, and trainings in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 16,
+    "size": 16,
+    "optimizer": "adam",
+    "lr": 2e-3,
+    "warmup": 1.0,
+    "knn_every": 1,
+    "precision": "fp32",
+}
+"""A training of seconds: 54 of the images of :func:`stripes` learned from, three steps an epoch."""
+
+
+@pytest.fixture(scope="session")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty images of two classes: stripes that lie and stripes that stand, of any colour."""
+    root = tmp_path_factory.mktemp("stripes")
+    rng = np.random.default_rng(0)
+    wave = np.sin(np.arange(16) * np.pi / 2)[:, None, None]
+    for name in ("lying", "standing"):
+        (root / name).mkdir()
+        for i in range(30):
+            own = wave * rng.uniform(60, 120, 3) + 128 + rng.normal(0, 12, (16, 16, 3))
+            own = own if name == "lying" else own.transpose(1, 0, 2)
+            pixels = own.clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i:02d}.png")
+    return root
+
+
+def training_process(source: Path, run: Path, before: str = "", **options: Any) -> Any:
+    """Start a training in a process of its own, after some other code."""
+    settings = {**TINY, "arch": "cifar_resnet8", "workers": 0, "device": "cpu", **options}
+    code = (
+        "import torch, featkit\n"
+        "torch.set_num_threads(1)\n"
+        f"{before}\n"
+        f"featkit.train('simclr', {str(source)!r}, {str(run)!r}, **{settings!r})\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )

@@ -1,0 +1,124 @@
+"""Learning rates and optimisers, against torch's own, timm's and the publication."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from featkit.trainers.optimization import (
+    learning_rate,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from featkit.trainers.settings import Training
+
+
+def test_the_learning_rate_is_that_of_torchs_schedulers() -> None:
+    training = Training(epochs=7, warmup=2, lr=0.3, final_lr=0.01)
+    steps = 5
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.3)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 9)  # 10 steps, the first 1/10
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 25, 0.01)
+    wanted = []
+    for step in range(35):
+        wanted.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if step < 9:
+            rise.step()
+        elif step > 9:
+            fall.step()
+    ours = [learning_rate(step, steps, training) for step in range(35)]
+    assert ours == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize(("warmup", "first", "last"), [(0.0, 1.0, 0.0), (4.0, 0.125, 1.0)])
+def test_without_a_warm_up_or_with_nothing_else(warmup: float, first: float, last: float) -> None:
+    training = Training(epochs=4, warmup=warmup, lr=1.0)
+    rates = [learning_rate(step, 2, training) for step in range(8)]
+    assert rates[0] == first
+    assert rates[-1] == pytest.approx(last, abs=0.05)
+
+
+def test_a_warm_up_of_parts_of_an_epoch_ends_between_steps() -> None:
+    training = Training(epochs=2, warmup=0.5, lr=1.0)
+    rates = [learning_rate(step, 5, training) for step in range(10)]
+    assert rates[:2] == pytest.approx([0.4, 0.8])
+    assert max(rates) <= 1.0
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2)
+    )
+
+
+def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        torch.manual_seed(step)
+        optimizer.zero_grad()
+        module(torch.randn(5, 3, 4, 4)).square().mean().backward()
+        optimizer.step()
+
+
+REFERENCES: dict[str, Any] = {
+    "adam": lambda groups: torch.optim.Adam(groups, 0.01, foreach=False),
+    "sgd": lambda groups: torch.optim.SGD(groups, 0.01, 0.9, foreach=False),
+}
+
+
+@pytest.mark.parametrize("name", list(REFERENCES))
+def test_fused_optimisers_do_what_torchs_plain_ones_do(name: str) -> None:
+    ours, theirs = net(), net()
+    training = Training(optimizer=name, lr=0.01, weight_decay=0.1)
+    decayed = [p for p in theirs.parameters() if p.ndim > 1]
+    others = [p for p in theirs.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    train(ours, make_optimizer(ours, training), range(20))
+    train(theirs, REFERENCES[name](groups), range(20))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_lars_is_that_of_the_publication() -> None:
+    """One step by the formula: λ = η ‖w‖ / (‖∇‖ + β ‖w‖), but not for biases and norms."""
+    module, training = net(), Training(optimizer="lars", lr=0.5, weight_decay=0.01)
+    before = [p.detach().clone() for p in module.parameters()]
+    optimizer = make_optimizer(module, training)
+    train(module, optimizer, range(1))
+    for old, parameter in zip(before, module.parameters(), strict=True):
+        gradient = parameter.grad
+        assert gradient is not None
+        step = gradient
+        if old.ndim > 1:
+            norm = old.norm()
+            trust = 0.001 * norm / (gradient.norm() + 0.01 * norm)
+            step = trust * (gradient + 0.01 * old)
+        torch.testing.assert_close(parameter.detach(), old - 0.5 * step, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["adam", "lars", "sgd"])
+def test_a_restored_optimiser_goes_on_to_the_same_bytes(name: str) -> None:
+    training = Training(optimizer=name, lr=0.01, weight_decay=0.1)
+    whole, parts = net(), net()
+    train(whole, make_optimizer(whole, training), range(6))
+    first = make_optimizer(parts, training)
+    train(parts, first, range(3))
+    kept = {name: tensor.clone() for name, tensor in optimizer_tensors(first)}
+    second = make_optimizer(parts, training)
+    restore_optimizer(second, kept)
+    train(parts, second, range(3, 6))
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_cosine_is_at_its_half_in_the_middle() -> None:
+    training = Training(epochs=10, warmup=0, lr=2.0, final_lr=1.0)
+    assert learning_rate(50, 10, training) == pytest.approx(1.5)
+    assert math.isclose(learning_rate(0, 10, training), 2.0)

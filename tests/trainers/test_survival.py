@@ -1,0 +1,117 @@
+"""Real faults in the middle of a training: kills, a full disk, a second process."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.trainers.conftest import training_process
+
+KILLS = 6
+EPOCHS = {"epochs": 8, "keep_every": 3}
+
+EVERY_STEP = "import featkit.trainers.loop as loop; loop.STATE_SECONDS = 0.0"
+"""So that the state is written after each step, as after minutes in a long epoch."""
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Everything that has no time in it."""
+    found = {
+        path.relative_to(run).as_posix(): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.name != ".lock" and path.suffix not in (".json", ".csv")
+    }
+    rows = json.loads((run / "result.json").read_text())["tables"]["epochs"]
+    timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return found | {"rows": json.dumps(timeless).encode(), "run": (run / "run.json").read_bytes()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stripes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(training_process(stripes, run, **EPOCHS))
+    return files(run)
+
+
+def wait_for(run: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a training has begun to write."""
+    while not (run / "run.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+    stripes: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    run = tmp_path / "run"
+    rng = random.Random(0)
+    killed = 0
+    for _ in range(KILLS):
+        process = training_process(stripes, run, EVERY_STEP, **EPOCHS)
+        wait_for(run, process)
+        time.sleep(rng.uniform(0.0, 0.6))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    finish(training_process(stripes, run, EVERY_STEP, **EPOCHS))
+    assert killed >= KILLS // 2
+    assert files(run) == undisturbed
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(
+    stripes: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    """The system refuses files larger than some of what is to be written, at every size."""
+    run = tmp_path / "run"
+    state = 4 * len(undisturbed["weights/epoch-0008.safetensors"])
+    for most in (10_000, state // 8, state // 2):
+        limited = (
+            f"import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {resource.RLIM_INFINITY}))"
+        )
+        process = training_process(stripes, run, limited, **EPOCHS)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 1
+        assert "Error" in said.splitlines()[-1]
+        assert not list(run.rglob("*.tmp"))
+    finish(training_process(stripes, run, **EPOCHS))
+    assert files(run) == undisturbed
+
+
+def test_a_second_process_is_refused(stripes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = training_process(stripes, run, **EPOCHS | {"epochs": 200})
+    try:
+        wait_for(run, first)
+        _, said = training_process(stripes, run, **EPOCHS | {"epochs": 200}).communicate()
+        assert "another process is training here" in said
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_a_damaged_state_is_said(stripes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = training_process(stripes, run, EVERY_STEP, **EPOCHS | {"epochs": 200})
+    while not (run / "state.safetensors").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    content = (run / "state.safetensors").read_bytes()
+    (run / "state.safetensors").write_bytes(content[: len(content) // 2])
+    _, said = training_process(stripes, run, **EPOCHS | {"epochs": 200}).communicate()
+    assert "DamagedError" in said
+    assert "start again with --overwrite" in said
