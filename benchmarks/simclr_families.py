@@ -68,7 +68,7 @@ SIZES = {
         },
     ),
     "gpu": Size(
-        images=50_000, tested=10_000, measured=10_000, size=32, arch="resnet50_32px",
+        images=50_000, tested=10_000, measured=2_000, size=32, arch="resnet50_32px",
         widths=(1, 2, 4), depths=(18, 50, 101), epochs=(0, 10, 30, 100),
         options={"batch_size": 512, "lr": 0.6, "warmup": 10.0, "held_out": 0.1},
     ),
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=list(SIZES), default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    scale, started = SIZES[given.scale], time.perf_counter()
+    scale = SIZES[given.scale]
     given.work.mkdir(parents=True, exist_ok=True)
     for name, part, count in (
         ("train", "train", scale.images), ("test", "test", scale.tested), ("maps", "test", scale.measured),
@@ -247,20 +247,38 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
             for line in pool.imap_unordered(run_job, tasks):
                 print(line, flush=True)
-    models = [
-        json.loads((given.work / "rows" / f"{task[0]['name']}.json").read_text()) for task in tasks
-    ]
-    minutes = round((time.perf_counter() - started) / 60, 1)
+    files = (given.work / "rows" / f"{task[0]['name']}.json" for task in tasks)
+    models = [json.loads(file.read_text()) for file in files]
+    cores = 1 if given.scale == "gpu" else os.cpu_count() or 1
+    minutes = sum(model["seconds"]["all"] for model in models) / 60 / cores
     for path in figures_of(models, scale.epochs):
         shutil.move(path, RESULTS / path.name)
-    save(
-        "simclr_families",
-        command_line(parser, given),
-        claims_of(models, scale.epochs, given.scale == "cpu"),
-        size=asdict(scale),
-        minutes=minutes,
-        models=models,
-    )
+    learned = round(scale.images * (1 - scale.options["held_out"]))
+    sized = f"{learned:,} training images of CIFAR-10, {scale.size} px, {scale.epochs[-1]} epochs"
+    claims = claims_of(models, scale.epochs, sized)
+    details = {"size": asdict(scale), "minutes": round(minutes, 1), "models": compact(models)}
+    save("simclr_families", command_line(parser, given), claims, **details)
+
+
+def compact(models: list[Row]) -> list[Row]:
+    """Return the models with five digits, an entry for each layer, pooling and power."""
+    found = []
+    for model in models:
+        rows = [
+            {
+                **{name: row[name] for name in ("epoch", "parameters", "error", "held_out_knn")},
+                "mean_diversity": {
+                    f"{e['layer']}/{e['pooling']}/{e['power']:g}": float(
+                        f"{e['mean_diversity']:.5g}"
+                    )
+                    for e in row["energy"]
+                },
+            }
+            for row in model["rows"]
+        ]
+        about = ("name", "method", "depth", "width", "norm", "seed", "size", "seconds")
+        found.append({**{name: model[name] for name in about}, "rows": rows})
+    return found
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_DEFAULT = 128 * 1024
 _ALL = 2**31 - 1
+_MOST = 32 * 2**20
+"""Where glibc's own, moving threshold ends up in a process that frees large blocks (64 bits)."""
 
 
 @contextmanager
@@ -28,5 +29,5 @@ def kept_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        mallopt(_MMAP_THRESHOLD, _DEFAULT)
-        mallopt(_TRIM_THRESHOLD, _DEFAULT)
+        mallopt(_MMAP_THRESHOLD, _MOST)
+        mallopt(_TRIM_THRESHOLD, 2 * _MOST)

@@ -73,7 +73,7 @@ class SimCLR:
         "paper": {},
         "cpu": {
             "arch": "cifar_resnet8",
-            "temperature": 0.5,
+            "temperature": 0.2,
             "images": 10_000,
             "batch_size": 128,
             "optimizer": "adam",
@@ -81,7 +81,7 @@ class SimCLR:
         },
         "tiny": {
             "arch": "cifar_resnet8",
-            "temperature": 0.5,
+            "temperature": 0.2,
             "images": 512,
             "epochs": 2,
             "batch_size": 64,
