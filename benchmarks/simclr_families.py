@@ -231,9 +231,9 @@ def main() -> None:
     given = parser.parse_args()
     scale = SIZES[given.scale]
     given.work.mkdir(parents=True, exist_ok=True)
-    for name, part, count in (
-        ("train", "train", scale.images), ("test", "test", scale.tested), ("maps", "test", scale.measured),
-    ):  # fmt: skip
+    counts = {"train": scale.images, "test": scale.tested, "maps": scale.measured}
+    for name, count in counts.items():
+        part = "train" if name == "train" else "test"
         list_images(given.images / part, count, given.work / f"{name}.csv")
     tasks = [
         (job, given.scale, given.images.resolve(), given.work.resolve())

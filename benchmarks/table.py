@@ -10,7 +10,7 @@ from benchmarks.harness import RESULTS
 
 STUDIES = (
     "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "best_layer", "diversity",
-    "evaluations", "concepts",
+    "evaluations", "concepts", "simclr_families",
 )  # fmt: skip
 """Beginnings of the results that have no targets, a table each."""
 
@@ -45,7 +45,11 @@ def studies() -> str:
             continue
         result = json.loads(path.read_text())
         lines = [f"`{result['command']}`", "", "| | measured | |", "|---|---|---|"]
-        lines += [f"| {c['what']} | {c['measured']} | {c['sized']} |" for c in result["claims"]]
+        lines += [
+            f"| {c['what']}{f': {held}' if (held := c.get('holds', '—')) != '—' else ''} "
+            f"| {c['measured']} | {c['sized']} |"
+            for c in result["claims"]
+        ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -169,6 +173,28 @@ def concepts() -> str:
     return "\n".join([*lines, "", *others, "", pictures, "", f"Made by `{result['command']}`.", ""])
 
 
+_TOLD = ("most diverse: avg, s = 1", "most diverse: flatten, s = 1", "error falls", "head", "width",
+         "LayerNorm", "deeper", "method:", "supervised", "parameters")  # fmt: skip
+"""What claims of the families the project's README repeats."""
+
+
+def families() -> str:
+    """Return what families of SimCLR networks say of the diversity paper's claims, and pictures."""
+    result = json.loads((RESULTS / "simclr_families.json").read_text())
+    lines = ["| claim of the paper | holds | measured | |", "|---|---|---|---|"]
+    lines += [
+        f"| {c['what']} | {c['holds']} | {c['measured']} | {c['sized']} |"
+        for c in result["claims"]
+        if any(part in c["what"] for part in _TOLD)
+    ]
+    pictures = " ".join(
+        f"![{path.stem}](benchmarks/results/{path.name})"
+        for path in sorted(RESULTS.glob("simclr_families_*.png"))
+    )
+    made = f"Made by `{result['command']}`, in {result['minutes']:.0f} minutes."
+    return "\n".join(lines) + f"\n\n{pictures}\n\n{made}\n"
+
+
 def fill(page: Path, name: str, text: str) -> None:
     """Put a text between the two marks of its name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
@@ -187,3 +213,4 @@ if __name__ == "__main__":
         fill(RESULTS.parents[1] / "README.md", "diversity", most_diverse())
     fill(RESULTS.parents[1] / "README.md", "evaluations", evaluated())
     fill(RESULTS.parents[1] / "README.md", "concepts", concepts())
+    fill(RESULTS.parents[1] / "README.md", "families", families())
