@@ -133,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         sys.exit(_explain(error))
     except (KeyboardInterrupt, click.Abort):
-        goes_on = given[:1] in (["extract"], ["demo"], ["ensemble-fit"], ["train"])
+        goes_on = given[:1] in (["extract"], ["demo"], ["ensemble-fit"])
+        goes_on |= given[:1] == ["train"] and "--overwrite" not in given
         click.echo("featkit: stopped" + "; the same command goes on from here" * goes_on, err=True)
         sys.exit(130)
     except BrokenPipeError:

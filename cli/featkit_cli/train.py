@@ -23,6 +23,8 @@ Examples:
   featkit train {name} photos/ -o run --preset cpu
   featkit train {name} photos/ -o run --size 224 --arch resnet50 --blur 0.5
   featkit extract photos/ -b run -b 'run?epoch=10' -o features
+
+Sections are of Malviya and Sudhakar, Feature diversity in self-supervised learning.
 """
 
 
@@ -51,7 +53,7 @@ class Methods(click.Group):
             formatter.write_dl(list(METHODS.items()))
 
 
-@click.group(cls=Methods)
+@click.group(cls=Methods, subcommand_metavar="METHOD [ARGS]...")
 def train() -> None:
     """Train a network of your own.
 

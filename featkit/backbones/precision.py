@@ -45,7 +45,7 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     Weights stay in fp32 and are cast where a layer gains from it, so that the statistics of
     normalisation layers keep their digits.
     """
-    with torch.inference_mode(), _exact_products():
+    with torch.inference_mode(), exact_products():
         if precision == "fp32":
             yield
         else:
@@ -54,8 +54,10 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _exact_products() -> Iterator[None]:
-    """Hold what the process has said about products and convolutions, and put it back.
+def exact_products() -> Iterator[None]:
+    """Multiply and convolve fp32 in fp32, whatever the process has set, and in one way only.
+
+    Hold what the process has said about products and convolutions, and put it back.
 
     Since torch 2.9 each library has a setting of its own, which can be read however it was set; the
     older, common ones refuse to be read once one of the new has been used.

@@ -115,7 +115,7 @@ def _three_numbers(spec: str, name: str, text: str) -> tuple[float, ...]:
 
 
 def _default_name(target: str, epoch: str | None = None) -> str:
-    if is_run(Path(target)):
+    if target and is_run(Path(target)):
         return Path(target).resolve().name + (f"-epoch{int(epoch)}" if epoch else "")
     is_hub_file = target.startswith("hf:") and target.count("/") > 1
     if is_hub_file or _is_file(target):
@@ -132,12 +132,13 @@ def _is_file(target: str) -> bool:
 
 def _network(spec: str, target: str, options: dict[str, str]) -> Network:
     prefix, _, name = target.partition(":")
-    if _is_file(target) or is_run(Path(target)):
+    is_random = options.get("weights") == "none"
+    if _is_file(target) or (target and is_run(Path(target)) and not is_random):
         return _from_path(spec, Path(target), options)
     _refuse(spec, options, "epoch", why="only a training run has epochs")
     if ":" not in target and ("/" in target or Path(target).suffix in _SUFFIXES):
         raise BackboneError(f"{spec!r}: {_nothing_at(Path(target))}")
-    if options.get("weights") == "none":
+    if is_random:
         return _random(spec, target, options)
     _refuse(spec, options, "seed", why="only random weights (?weights=none) have a seed")
     if prefix in ("zoo", "hf"):

@@ -53,12 +53,15 @@ def size_text(count: float) -> str:
 
 
 @contextmanager
-def explain_write_errors(what: str, folder: Path) -> Iterator[None]:
+def explain_write_errors(
+    what: str, folder: Path, kept: str = "rows written so far are safe"
+) -> Iterator[None]:
     """Turn the operating system's refusal to write into an error that says what to do.
 
     Args:
         what: What was being written.
         folder: Where.
+        kept: What the user need not fear for.
 
     Raises:
         DiskFullError: No space or quota is left.
@@ -70,8 +73,8 @@ def explain_write_errors(what: str, folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(
                 f"disk full while writing {what} ({size_text(free_bytes(folder))} free at "
-                f"{folder}): rows written so far are safe; free some space and run the same "
-                f"command again, it goes on from there"
+                f"{folder}): {kept}; free some space and run the same command again, it goes on "
+                f"from there"
             ) from error
         if error.errno in _NO_PLACE:
             raise StoreError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from featkit.backbones.base import Backbone, Network
 from featkit.backbones.precision import computing_in
 from featkit.backbones.probe import default_tap, probe
 from featkit.backbones.taps import TapRunner
+from featkit.errors import BackboneError, UsageError
 from featkit.ops.knn_classifier import KNNClassifier
 from featkit.ops.neighbors import Integers
 from featkit.trainers.images import TrainingImages
@@ -25,27 +28,35 @@ class HeldOutNeighbors:
 
     Args:
         network: What is trained; its features are what its head reads.
-        images: Of the training.
+        images: Of the training, some of them held out.
         seed: Of the images that are voted by.
+
+    Raises:
+        UsageError: The network does not run at its size, or no layer is known to be its features.
     """
 
     def __init__(self, network: Network, images: TrainingImages, seed: int) -> None:
         backbone = Backbone("trained", "trained", network)
         outputs = probe(backbone)
-        self.tap = default_tap(backbone, outputs)
+        try:
+            self.tap = default_tap(backbone, outputs)
+        except BackboneError as error:
+            raise UsageError(
+                f"{network.architecture}: cannot tell what its head reads, so that neighbours "
+                f"cannot judge it: --held-out 0 trains without"
+            ) from error
         self.calls = {self.tap.path: outputs[self.tap.path].calls}
         self.network, self.images = network, images
+        assert images.labels is not None  # noqa: S101 - without any none is held out
+        self.labels = images.labels
         drawn = np.random.default_rng(seed).permutation(images.learned)[:_MOST]
         self.bank = np.sort(drawn)
 
-    def __call__(self, precision: str, device: torch.device) -> float | None:
-        """Return the accuracy now, in [0, 1]; None where nothing was held out.
+    def __call__(self, precision: str, device: torch.device) -> float:
+        """Return the accuracy now, in [0, 1]; not a number where a feature is none.
 
         Cost: a forward of the images held out and of up to 10,000 others.
         """
-        labels = self.images.labels
-        if labels is None or not len(self.images.judged):
-            return None
         module = self.network.module
         was_training = module.training
         runner = TapRunner(module.eval(), [self.tap], self.calls)
@@ -58,10 +69,11 @@ class HeldOutNeighbors:
             runner.close()
             module.train(was_training)
         if not bool(torch.isfinite(bank).all() and torch.isfinite(queries).all()):
-            return 0.0
-        classifier = KNNClassifier(min(_NEIGHBORS, len(bank)), device=device.type)
-        classifier.fit(bank, labels[self.bank])
-        return float(classifier.score(queries, labels[self.images.judged]))
+            return math.nan
+        where = str(device) if device.type == "cuda" else "cpu"
+        classifier = KNNClassifier(min(_NEIGHBORS, len(bank)), device=where)
+        classifier.fit(bank, self.labels[self.bank])
+        return float(classifier.score(queries, self.labels[self.images.judged]))
 
     def _features(
         self, runner: TapRunner, rows: Integers, precision: str, device: torch.device

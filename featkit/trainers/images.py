@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,10 @@ from featkit.backbones.device import choose_device
 from featkit.data.loading import default_workers, load_batches
 from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source
-from featkit.errors import SourceError
+from featkit.errors import SourceError, UsageError
 from featkit.ops.hold_out import hold_out
 from featkit.ops.neighbors import Integers
+from featkit.store.files import explain_write_errors
 from featkit.trainers.settings import Training
 
 _TOGETHER = 256
@@ -97,6 +100,8 @@ def load_images(
     labels = labels[rows] if labels is not None and labels.ndim == 1 else None
     judged: Integers = np.empty(0, np.int64)
     learned = readable
+    if labels is not None and round(training.held_out * len(readable)) == len(readable):
+        raise UsageError(f"held_out {training.held_out:g} of {len(readable)} images leaves none")
     if labels is not None and round(training.held_out * len(readable)) > 0:
         judged, learned = (
             np.sort(readable[part])
@@ -123,8 +128,24 @@ class _Chosen:
 
 
 def _storage(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8]:
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    if np.prod(shape, dtype=np.int64) <= _IN_MEMORY * free:
+    """Return an array in memory, or in a file without a name whose space is reserved."""
+    size = math.prod(shape)
+    if size <= _IN_MEMORY * _free_memory():
         return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile(dir=scratch) as file:
+    with (
+        explain_write_errors("decoded images", scratch, "the run is as it was"),
+        tempfile.TemporaryFile(dir=scratch) as file,
+    ):
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills ends the process by a signal
+            os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _free_memory() -> int:
+    """Return the bytes that can be had without swapping; all there are where that is not told."""
+    told = Path("/proc/meminfo")
+    if told.exists():
+        found = re.search(r"MemAvailable:\s+(\d+) kB", told.read_text())
+        if found:
+            return int(found[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
 from featkit.trainers.base import Learner
 from featkit.trainers.held_out import HeldOutNeighbors
@@ -56,6 +57,7 @@ class Progress:
         best: The best judgement so far.
         best_epoch: Its epoch.
         waited: Judgements since then.
+        seconds: Of training, of the epoch under way.
     """
 
     epoch: int = 0
@@ -65,6 +67,7 @@ class Progress:
     best: float = -1.0
     best_epoch: int = 0
     waited: int = 0
+    seconds: float = 0.0
 
 
 class Loop:
@@ -79,7 +82,7 @@ class Loop:
         said: Called with the progress after every epoch.
 
     Raises:
-        UsageError: There are fewer images than a batch takes.
+        UsageError: There are fewer images than a batch takes, or none to be patient by.
     """
 
     def __init__(
@@ -99,7 +102,13 @@ class Loop:
                 f"{len(images.learned):,} images to learn from, and a batch takes "
                 f"{training.batch_size:,}: give a smaller --batch-size or more images"
             )
-        self.neighbors = HeldOutNeighbors(learner.network, images, training.seed)
+        if training.patience is not None and not len(images.judged):
+            raise UsageError(
+                "patience needs judgements, and no image is held out (without labels, with several "
+                "an image, or with a small --held-out): leave it out"
+            )
+        judge = HeldOutNeighbors if len(images.judged) else None
+        self.neighbors = judge and judge(learner.network, images, training.seed)
         learner.module.to(device).to(memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(learner.module, training)
         self.progress = Progress()
@@ -117,15 +126,17 @@ class Loop:
         activations of a batch.
         """
         training, name = self.training, self.folder.record.method
+        self.folder.begin()
         with (
             kept_memory(),
+            exact_products(),
             tqdm(
                 total=training.epochs * self.steps, desc=name, unit="step", disable=not show
             ) as bar,
         ):
             self._restore()
             if not self.progress.rows:
-                self._finish_epoch(None, 0.0)
+                self._finish_epoch(None)
             bar.update(self.progress.epoch * self.steps + self.progress.step)
             while self.progress.epoch < training.epochs and not self._is_over():
                 self._epoch(bar)
@@ -142,13 +153,15 @@ class Loop:
     def _epoch(self, bar: Any) -> None:
         progress, batch_size = self.progress, self.training.batch_size
         order = self._order()
-        started = kept = time.perf_counter()
+        kept = time.perf_counter()
+        started = kept - progress.seconds
         unseen: list[Tensor] = []
         for step in range(progress.step, self.steps):
             rows = order[step * batch_size : (step + 1) * batch_size]
             unseen.append(self._step(progress.epoch * self.steps + step, rows))
             is_last = step + 1 == self.steps
-            is_due = time.perf_counter() - kept > STATE_SECONDS
+            progress.seconds = time.perf_counter() - started
+            is_due = started + progress.seconds - kept > STATE_SECONDS
             if self.device.type == "cpu" or is_last or is_due or len(unseen) == _CHECKED:
                 progress.loss += self._checked(unseen, step)
                 progress.step = step + 1
@@ -158,7 +171,8 @@ class Loop:
                 self._write_state()
                 kept = time.perf_counter()
             bar.update()
-        self._finish_epoch(progress.loss / self.steps, time.perf_counter() - started)
+        progress.seconds = time.perf_counter() - started
+        self._finish_epoch(progress.loss / self.steps)
 
     def _order(self) -> Tensor:
         rng = np.random.default_rng([self.training.seed, 1, self.progress.epoch])
@@ -181,7 +195,7 @@ class Loop:
 
     def _checked(self, losses: list[Tensor], step: int) -> float:
         """Return the sum of the latest losses, the last of which is that of ``step``."""
-        values = torch.stack(losses).double().cpu().tolist()
+        values = torch.stack(losses).cpu().double().tolist()
         for number, value in enumerate(values, step + 1 - len(values)):
             if not math.isfinite(value):
                 raise self._diverged(f"the loss is {value} at step {number + 1} of {self.steps}")
@@ -191,18 +205,17 @@ class Loop:
         kept = max(self.folder.record.weights)
         return DivergedError(
             f"{what} of epoch {self.progress.epoch + 1}: training stopped; {self.folder.path} "
-            f"keeps the network of epoch {kept} (?epoch={kept}); start again with a lower --lr "
-            f"(it was {self.training.lr:g}) and --overwrite"
+            f"keeps the network of epoch {kept} (?epoch={kept}); start again in another folder "
+            f"with a lower --lr (it was {self.training.lr:g})"
         )
 
-    def _finish_epoch(self, loss: float | None, seconds: float) -> None:
+    def _finish_epoch(self, loss: float | None) -> None:
         progress, training = self.progress, self.training
         if not all(bool(value.isfinite().all()) for value in self._weights()):
             raise self._diverged("a weight is not finite at the end")
         if loss is not None:
             progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
-        is_judged = progress.epoch % training.knn_every == 0 or progress.epoch == training.epochs
-        top1 = self.neighbors(training.precision, self.device) if is_judged else None
+        top1 = self._judge()
         last = progress.epoch * self.steps - 1
         progress.rows.append(
             {
@@ -210,9 +223,10 @@ class Loop:
                 "loss": loss,
                 "lr": learning_rate(last, self.steps, training) if loss is not None else None,
                 "knn_top1": top1,
-                "seconds": round(seconds, 3),
+                "seconds": round(progress.seconds, 3),
             }
         )
+        progress.seconds = 0.0
         if top1 is not None and top1 > progress.best:
             progress.best, progress.best_epoch, progress.waited = top1, progress.epoch, 0
         elif top1 is not None:
@@ -221,6 +235,15 @@ class Loop:
         self._write_state()
         self.folder.drop_weights(self._wanted())
         self.said(progress)
+
+    def _judge(self) -> float | None:
+        epoch, training = self.progress.epoch, self.training
+        if self.neighbors is None or (epoch % training.knn_every and epoch != training.epochs):
+            return None
+        top1 = self.neighbors(training.precision, self.device)
+        if math.isnan(top1):
+            raise self._diverged("a feature is not finite at the end")
+        return top1
 
     def _weights(self) -> Iterator[Tensor]:
         return (t for t in self.learner.module.state_dict().values() if t.is_floating_point())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from featkit.store.fingerprint import differences
 
 STATE_FILE = "state.safetensors"
 LOCK_FILE = ".lock"
+RESULTS = ("result.json", "epochs.csv", "loss.png", "knn.png")
+KEPT = "what the run kept before is safe"
 
 
 @dataclass
@@ -42,11 +44,25 @@ class RunFolder:
 
     Attributes:
         path: Of the folder.
-        record: What ``run.json`` says.
+        record: What ``run.json`` says, or will say.
+        is_new: Whether a training begins, maybe in place of another.
     """
 
     path: Path
     record: RunRecord
+    is_new: bool
+
+    def begin(self) -> None:
+        """Write that the training is here; what is left of another, or of a kill, is deleted."""
+        if self.is_new:
+            (self.path / STATE_FILE).unlink(missing_ok=True)
+            with self._writing("the run"):
+                (self.path / WEIGHTS_FOLDER).mkdir(exist_ok=True)
+            self._rewrite()
+            for name in RESULTS:
+                (self.path / name).unlink(missing_ok=True)
+            self.is_new = False
+        self._sweep()
 
     def keep_weights(self, epoch: int, network: Network) -> None:
         """Write the weights of an epoch, and say so in ``run.json``."""
@@ -58,11 +74,20 @@ class RunFolder:
 
     def drop_weights(self, wanted: set[int]) -> None:
         """Delete the weights of all epochs but these."""
-        superfluous = self.record.weights.keys() - wanted
-        if superfluous:
-            self._rewrite(weights={e: d for e, d in self.record.weights.items() if e in wanted})
-        for epoch in superfluous:
-            weights_file(self.path, epoch).unlink(missing_ok=True)
+        kept = {epoch: d for epoch, d in self.record.weights.items() if epoch in wanted}
+        if kept != self.record.weights:
+            self._rewrite(weights=kept)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete files of a training that ``run.json`` does not name."""
+        named = {weights_file(self.path, epoch) for epoch in self.record.weights}
+        found = set((self.path / WEIGHTS_FOLDER).glob("epoch-*.safetensors*"))
+        found.add((self.path / STATE_FILE).with_suffix(".safetensors.tmp"))
+        if self.record.chosen is not None:
+            found.add(self.path / STATE_FILE)
+        for file in found - named:
+            file.unlink(missing_ok=True)
 
     def write_state(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Keep what is needed to go on, in place of what was kept before."""
@@ -89,13 +114,13 @@ class RunFolder:
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise DamagedError(
                 f"{path} is damaged ({error}): epochs that {self.path} keeps can still be used "
-                f"(?epoch=); start again with --overwrite"
+                f"(?epoch=); start again in another folder, or with --overwrite"
             ) from error
 
     def finish(self, chosen: int) -> None:
         """Say which epoch the run stands for; what was needed to go on is deleted."""
         self._rewrite(chosen=chosen)
-        (self.path / STATE_FILE).unlink(missing_ok=True)
+        self._sweep()
 
     def _rewrite(self, **changes: Any) -> None:
         self.record = replace(self.record, **changes)
@@ -103,12 +128,15 @@ class RunFolder:
             write_whole(self.path / RUN_FILE, self.record.to_json().encode())
 
     def _writing(self, what: str) -> Any:
-        return explain_write_errors(what, self.path)
+        return explain_write_errors(what, self.path, KEPT)
 
 
 @contextmanager
 def open_run(path: Path, record: RunRecord, overwrite: bool = False) -> Iterator[RunFolder]:
-    """Make the folder of a training, or go on in it; no other process can meanwhile.
+    """Hold the folder of a training; no other process can meanwhile.
+
+    Nothing is written before :meth:`RunFolder.begin`; if that is not reached, a folder that was not
+    there is not there afterwards.
 
     Args:
         path: The folder.
@@ -120,7 +148,9 @@ def open_run(path: Path, record: RunRecord, overwrite: bool = False) -> Iterator
         ConflictError: It holds a training with other settings.
         StoreError: Another process trains there, or it cannot be written to.
     """
-    with explain_write_errors("the run", path):
+    check_place(path)
+    was_there = path.exists()
+    with explain_write_errors("the run", path, KEPT):
         path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path / LOCK_FILE)
         try:
@@ -130,27 +160,33 @@ def open_run(path: Path, record: RunRecord, overwrite: bool = False) -> Iterator
                 f"{path}: another process is training here; wait until it has finished"
             ) from None
     try:
-        if is_run(path) and not overwrite:
-            record = _same(path, read_run(path), record)
-        else:
-            _clear(path)
-            with explain_write_errors("the run", path):
-                (path / WEIGHTS_FOLDER).mkdir(exist_ok=True)
-                write_whole(path / RUN_FILE, record.to_json().encode())
-        yield RunFolder(path, record)
+        goes_on = is_run(path) and not overwrite
+        there = _same(path, read_run(path), record) if goes_on else record
+        yield RunFolder(path, there, is_new=not goes_on)
     finally:
         lock.release()
+        if not is_run(path):
+            (path / LOCK_FILE).unlink(missing_ok=True)
+            if not was_there:
+                path.rmdir()
 
 
-def _clear(path: Path) -> None:
-    """Delete a training, and refuse a folder that holds something else."""
-    others = {entry.name for entry in path.iterdir()} - {LOCK_FILE}
-    if others and not is_run(path) and others != {WEIGHTS_FOLDER}:
+def check_place(path: Path) -> None:
+    """Refuse a folder that holds something else, or could not be named after ``-b``.
+
+    Raises:
+        UsageError: It does.
+    """
+    name = path.resolve().name
+    if not name or set(name) & set("?="):
+        raise UsageError(f"{path}: a run with ? or = in its name is no backbone: give another name")
+    if is_run(path):
+        read_run(path)
+        return
+    others = {entry.name for entry in path.iterdir()} - {LOCK_FILE} if path.is_dir() else set()
+    weights = path / WEIGHTS_FOLDER
+    if others and (others != {WEIGHTS_FOLDER} or not weights.is_dir() or any(weights.iterdir())):
         raise UsageError(f"{path} is not empty, and no training run: give another folder")
-    (path / RUN_FILE).unlink(missing_ok=True)
-    for file in (path / STATE_FILE, *(path / WEIGHTS_FOLDER).glob("*.safetensors*")):
-        with suppress(FileNotFoundError):
-            file.unlink()
 
 
 def _same(path: Path, there: RunRecord, asked: RunRecord) -> RunRecord:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 from featkit.analyses.base import option
@@ -26,7 +27,9 @@ class Training:
     warmup: float = option(3.0, "Epochs in which the learning rate rises from 0.")
     final_lr: float = option(0.0, "Learning rate at the end of the cosine.")
     weight_decay: float = option(1e-6, "On weights, not on biases and normalisation.", "VISSL")
-    precision: Precision = option("auto", "fp32, bf16, or bf16 where the hardware has it.")
+    precision: Precision = option(
+        "auto", "fp32 or bf16; auto takes bf16 where the hardware computes it."
+    )
     held_out: float = option(0.1, "Share of labelled images that neighbours are judged on.")
     knn_every: int = option(5, "Epochs between two judgements by neighbours.")
     patience: int | None = option(
@@ -37,14 +40,10 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        for name in ("epochs", "batch_size", "knn_every"):
-            _check(name, getattr(self, name), least=1, whole=True)
-        for name in ("images", "size", "patience", "keep_every"):
-            if getattr(self, name) is not None:
-                _check(name, getattr(self, name), least=1, whole=True)
-        for name in ("warmup", "final_lr", "weight_decay", "held_out"):
-            _check(name, getattr(self, name), least=0)
-        _check("seed", self.seed, least=0, whole=True)
+        least = {"epochs": 1, "knn_every": 1, "batch_size": 2, "seed": 0}
+        least |= {"images": 2, "size": 8, "patience": 1, "keep_every": 1}
+        check_numbers(self, least, whole=True)
+        check_numbers(self, dict.fromkeys(("warmup", "final_lr", "weight_decay", "held_out"), 0))
         if not (_is_number(self.lr) and self.lr > 0):
             raise UsageError(f"lr is {self.lr!r}: give a number above 0")
         if self.held_out >= 1:
@@ -61,7 +60,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check(name: str, value: Any, least: int, whole: bool = False) -> None:
-    if not _is_number(value) or value < least or (whole and not isinstance(value, int)):
-        kind = "a whole number" if whole else "a number"
-        raise UsageError(f"{name} is {value!r}: give {kind}, at least {least}")
+def check_numbers(settings: Any, least: Mapping[str, float], whole: bool = False) -> None:
+    """Refuse fields of a dataclass that are no numbers, or too small; None may be a default.
+
+    Raises:
+        UsageError: One is.
+    """
+    optional = {field.name for field in fields(settings) if field.default is None}
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if value is None and name in optional:
+            continue
+        if not _is_number(value) or value < bound or (whole and not isinstance(value, int)):
+            kind = "a whole number" if whole else "a number"
+            raise UsageError(f"{name} is {value!r}: give {kind}, at least {bound}")

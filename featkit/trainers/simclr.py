@@ -7,7 +7,6 @@ self-supervised learning, sec. 2.1, with the constants of VISSL.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -23,6 +22,7 @@ from featkit.backbones.nets import resnet_variant
 from featkit.errors import UsageError
 from featkit.ops.nt_xent import nt_xent
 from featkit.trainers.augmentation.views import Views
+from featkit.trainers.settings import check_numbers
 
 _VISSL = "VISSL, configs/config/pretrain/simclr"
 
@@ -50,17 +50,16 @@ class SimCLRConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        for name in ("hidden", "projection"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value!r}: give a whole number, at least 1")
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+        counts = ("hidden", "projection", "depth", "width")
+        check_numbers(self, dict.fromkeys(counts, 1), whole=True)
+        check_numbers(self, dict.fromkeys(("temperature", "crop", "color", "blur"), 0))
+        if not self.temperature:
             raise UsageError(f"temperature is {self.temperature!r}: give a number above 0")
         if not 0 < self.crop <= 1:
             raise UsageError(f"crop is {self.crop!r}: give a share of the area, above 0, up to 1")
-        if not 0 <= self.blur <= 1:
+        if self.blur > 1:
             raise UsageError(f"blur is {self.blur!r}: give a probability, 0 to 1")
-        if not 0 <= self.color <= 2.5:
+        if self.color > 2.5:
             raise UsageError(f"color is {self.color!r}: give a strength, 0 to 2.5")
 
 

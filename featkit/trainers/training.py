@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import platform
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from featkit.analyses.base import Figure, Result
+from featkit.analyses.base import RESULT_FILE, Figure, Result, check_folder
 from featkit.backbones.device import choose_device
 from featkit.backbones.precision import native_precision
 from featkit.backbones.training_runs import RunRecord, is_run, read_run
@@ -24,7 +25,7 @@ from featkit.registry import did_you_mean
 from featkit.trainers.base import Learner, Method
 from featkit.trainers.images import TrainingImages, load_images
 from featkit.trainers.loop import Loop, Progress
-from featkit.trainers.run_folder import open_run
+from featkit.trainers.run_folder import check_place, open_run
 from featkit.trainers.settings import Precision, Training
 
 METHODS = {"simclr": "featkit.trainers.simclr:SimCLR"}
@@ -93,31 +94,63 @@ def train(
     """
     kind = find_method(method)
     own, training = split_options(kind, preset, options)
-    path = Path(run)
-    where = choose_device(device)
+    path, where = Path(run), choose_device(device)
+    check_folder(run, method)
+    check_place(path)
     training = replace(training, precision=_precision(training.precision, path, where, overwrite))
     images = open_source(source)
     _check_place(source, path)
-    with torch.random.fork_rng([where] if where.type == "cuda" else []):
+    gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
+    with torch.random.fork_rng(list(gpus)):
         learner = kind(own).learner(training.size, training.seed)
-        samples = list_samples(images, path, progress)
-        settings = {**asdict(own), **asdict(training), "samples": samples.manifest}
+        settings = {
+            **asdict(own),
+            **asdict(training),
+            "samples": list_samples(images, path, progress).manifest,
+            "labels": _labels_digest(images),
+        }
         network = learner.network
         record = RunRecord(kind.name, network.architecture, network.preprocessing, settings)
-        result = Result(
-            method,
-            {**asdict(own), **asdict(training)},
-            provenance=_provenance(record, images.name, where),
-            figures=_FIGURES,
-        )
         with open_run(path, record, overwrite) as folder:
             if folder.record.chosen is not None:
-                return Result.load(path, method)
+                return _finished(path, method)
             loaded = load_images(images, training, network.preprocessing, path, workers, progress)
-            result.notes = [f"{name} is left out: {why}" for name, why in loaded.unreadable.items()]
+            result = Result(
+                method,
+                {**asdict(own), **asdict(training)},
+                provenance=_provenance(record, images.name, where),
+                notes=_notes(loaded, training),
+                figures=_FIGURES[: 1 + bool(len(loaded.judged))],
+            )
             said = partial(_report, result, path, learner, loaded)
             Loop(learner, loaded, training, folder, where, said).run(progress)
     return result
+
+
+def _finished(path: Path, method: str) -> Result:
+    """Return what a training has said when it ended."""
+    if not (path / RESULT_FILE).is_file():
+        raise UsageError(
+            f"{path}: this training has finished, and its {RESULT_FILE} is gone; its networks can "
+            f"be used, and --overwrite trains again"
+        )
+    return Result.load(path, method)
+
+
+def _notes(images: TrainingImages, training: Training) -> list[str]:
+    notes = [f"{name} is left out: {why}" for name, why in images.unreadable.items()]
+    if training.held_out and not len(images.judged):
+        why = "its images have no labels, or several each" if images.labels is None else "too few"
+        notes.append(f"no image is held out ({why}): neighbours do not judge this training")
+    return notes
+
+
+def _labels_digest(images: Source) -> str | None:
+    """Return the sha256 of labels, which decide what is held out; None without any."""
+    if images.labels is None:
+        return None
+    labels = images.labels
+    return hashlib.sha256(f"{labels.shape} {labels.dtype}".encode() + labels.tobytes()).hexdigest()
 
 
 def _check_place(source: object, path: Path) -> None:

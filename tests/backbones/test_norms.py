@@ -75,6 +75,8 @@ def test_variants_are_found_by_name(asked: tuple[object, ...], name: str) -> Non
     [
         (("cifar_resnet20", 9, None, None), "no ResNet cifar_resnet9: depths are 8, 14, 20"),
         (("resnet50_32px", None, 3, "layer"), "widths 1, 2, 4"),
+        (("cifar_resnet20", None, None, "foo"), "norm 'foo': use batch, layer"),
+        (("cifar_resnet20", 0, None, None), "no ResNet cifar_resnet0"),
         (("torchvision:vgg11", 18, None, None), "depth, width and norm are those of"),
         (("cifar_resnet20w2", None, None, "layer"), "depth, width and norm are those of"),
     ],

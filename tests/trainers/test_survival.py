@@ -11,14 +11,26 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError, safe_open
 
 from tests.trainers.conftest import training_process
 
-KILLS = 6
+KILLS = 5
 EPOCHS = {"epochs": 8, "keep_every": 3}
 
-EVERY_STEP = "import featkit.trainers.loop as loop; loop.STATE_SECONDS = 0.0"
-"""So that the state is written after each step, as after minutes in a long epoch."""
+EVERY_STEP = """
+import time
+import featkit.trainers.loop as loop
+
+loop.STATE_SECONDS = 0.0  # the state is written after each step, as after minutes in a long epoch
+step = loop.Loop._step
+
+def slow(self, *given):
+    time.sleep(0.05)
+    return step(self, *given)
+
+loop.Loop._step = slow
+"""
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -46,28 +58,41 @@ def undisturbed(stripes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return files(run)
 
 
-def wait_for(run: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until a training has begun to write."""
-    while not (run / "run.json").exists():
+def place(run: Path) -> tuple[int, int]:
+    """Return the epoch and step of the state that is kept; before all where there is none."""
+    try:
+        with safe_open(run / "state.safetensors", framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+    except (OSError, SafetensorError):
+        return -1, 0
+    return about["epoch"], about["step"]
+
+
+def wait_for(run: Path, process: subprocess.Popen[str], beyond: tuple[int, int] = (-1, 0)) -> None:
+    """Wait until a training has come beyond a place."""
+    while place(run) <= beyond:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+def test_killed_in_any_step_it_goes_on_to_the_same_bytes(
     stripes: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     run = tmp_path / "run"
     rng = random.Random(0)
-    killed = 0
+    places = []
     for _ in range(KILLS):
+        before = place(run)
         process = training_process(stripes, run, EVERY_STEP, **EPOCHS)
-        wait_for(run, process)
-        time.sleep(rng.uniform(0.0, 0.6))
+        wait_for(run, process, before)
+        time.sleep(rng.uniform(0.0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-    finish(training_process(stripes, run, EVERY_STEP, **EPOCHS))
-    assert killed >= KILLS // 2
+        assert process.returncode == -signal.SIGKILL
+        places.append(place(run))
+    assert len(set(places)) == KILLS
+    assert any(step > 0 for _, step in places)  # in the middle of an epoch too
+    finish(training_process(stripes, run, **EPOCHS))
     assert files(run) == undisturbed
 
 
@@ -93,7 +118,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
 
 def test_a_second_process_is_refused(stripes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    first = training_process(stripes, run, **EPOCHS | {"epochs": 200})
+    first = training_process(stripes, run, EVERY_STEP, **EPOCHS | {"epochs": 200})
     try:
         wait_for(run, first)
         _, said = training_process(stripes, run, **EPOCHS | {"epochs": 200}).communicate()
@@ -106,12 +131,11 @@ def test_a_second_process_is_refused(stripes: Path, tmp_path: Path) -> None:
 def test_a_damaged_state_is_said(stripes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = training_process(stripes, run, EVERY_STEP, **EPOCHS | {"epochs": 200})
-    while not (run / "state.safetensors").exists():
-        time.sleep(0.01)
+    wait_for(run, process, (0, 0))
     process.kill()
     process.communicate()
     content = (run / "state.safetensors").read_bytes()
     (run / "state.safetensors").write_bytes(content[: len(content) // 2])
     _, said = training_process(stripes, run, **EPOCHS | {"epochs": 200}).communicate()
     assert "DamagedError" in said
-    assert "start again with --overwrite" in said
+    assert "start again in another folder, or with --overwrite" in said

@@ -143,6 +143,24 @@ def test_images_without_labels_are_all_learned_from(stripes: Path, tmp_path: Pat
     assert [row["knn_top1"] for row in result.tables["epochs"]] == [None, None]
 
 
+def test_patience_without_labels_is_refused(stripes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no image is held out"):
+        train(stripes / "lying", tmp_path / "run", patience=2)
+
+
+@pytest.mark.parametrize("arch", ["torchvision:resnet18", "timm:mobilenetv3_small_050"])
+def test_networks_of_torchvision_and_timm_learn_too(
+    stripes: Path, tmp_path: Path, arch: str
+) -> None:
+    run = tmp_path / "run"
+    train(stripes, run, arch=arch, size=32, epochs=1, optimizer="lars", lr=0.1, blur=0.5)
+    backbone = featkit.load_backbone(str(run))
+    assert backbone.network.architecture == arch
+    assert backbone.preprocessing.size == (32, 32)
+    with torch.no_grad():
+        assert backbone.module(torch.zeros(1, 3, 32, 32)).shape == (1, 128)
+
+
 def test_a_few_images_are_drawn_at_random(stripes: Path, tmp_path: Path) -> None:
     result = train(stripes, tmp_path / "run", epochs=1, images=40, held_out=0.25, batch_size=8)
     assert (result.scalars["images"], result.scalars["held_out"]) == (30, 10)
@@ -174,7 +192,7 @@ def test_a_diverged_training_says_so_and_keeps_what_was_good(stripes: Path, tmp_
         train(stripes, run, epochs=9, optimizer="sgd", lr=1e30, warmup=6.0, arch="cifar_resnet8_ln")
     said = str(caught.value)
     assert "the loss is nan at step" in said or "a weight is not finite" in said
-    assert "start again with a lower --lr (it was 1e+30) and --overwrite" in said
+    assert "start again in another folder with a lower --lr (it was 1e+30)" in said
     kept = max(read_run(run).weights)
     assert f"?epoch={kept}" in said
     good = featkit.load_backbone(f"{run}?epoch={kept}")
@@ -205,20 +223,106 @@ def test_other_settings_or_images_in_the_same_folder_are_refused(
         train(source, finished, epochs=4, keep_every=2)
 
 
+def test_other_labels_are_another_training(stripes: Path, tmp_path: Path) -> None:
+    names = [path.relative_to(stripes).as_posix() for path in sorted(stripes.rglob("*.png"))]
+    tables = {
+        "none": ["path", *names],
+        "one": ["path,label", *(f"{name},{name[:3]}" for name in names)],
+        "several": ["path,label", *(f"{name},{name[:3]};any" for name in names)],
+    }
+    for name, lines in tables.items():
+        (tmp_path / "list.csv").write_text("\n".join(lines))
+        source = f"{tmp_path / 'list.csv'}?root={stripes}"
+        result = train(source, tmp_path / name, epochs=1)
+        assert result.scalars["held_out"] == (6 if name == "one" else 0)
+        said = [note for note in result.notes if "neighbours do not judge" in note]
+        assert len(said) == (0 if name == "one" else 1)
+        assert len(result.figures) == (2 if name == "one" else 1)
+        if name != "none":
+            with pytest.raises(ConflictError, match="labels"):
+                train(source, tmp_path / "none", epochs=1)
+
+
+class Stopped(Exception):
+    """In place of a kill, in this process."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "sgd", "lr": 0.1},
+        {"optimizer": "lars", "lr": 0.5, "weight_decay": 1e-4},
+        {"precision": "bf16"},
+        {"norm": "layer", "blur": 0.5},
+        {"patience": 3, "epochs": 30, "lr": 1e-9},
+    ],
+    ids=["adam", "sgd", "lars", "bf16", "layer", "patience"],
+)
+def test_stopped_in_any_step_it_goes_on_to_the_same_bytes(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    from featkit.trainers import loop
+
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    train(stripes, tmp_path / "whole", **options)
+    step = loop.Loop._step
+    left = [2, 3, 1]  # steps until a stop: in the middle of epochs, and at an end
+
+    def stopping(self: loop.Loop, *given: Any) -> torch.Tensor:
+        if left:
+            if not left[0]:
+                left.pop(0)
+                raise Stopped
+            left[0] -= 1
+        return step(self, *given)
+
+    monkeypatch.setattr(loop.Loop, "_step", stopping)
+    for _ in range(len(left)):
+        with pytest.raises(Stopped):
+            train(stripes, tmp_path / "parts", **options)
+    train(stripes, tmp_path / "parts", **options)
+    assert not left
+    whole, parts = (
+        {path.name: path.read_bytes() for path in (tmp_path / run / "weights").iterdir()}
+        for run in ("whole", "parts")
+    )
+    assert whole == parts
+    assert read_run(tmp_path / "whole") == read_run(tmp_path / "parts")
+
+
 def test_overwrite_starts_again(stripes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(stripes, run, epochs=1, keep_every=1)
+    (run / "weights" / "epoch-0009.safetensors.tmp").write_bytes(b"of a kill")
     train(stripes, run, epochs=2, overwrite=True)
     assert read_run(run).chosen == 2
+    assert {int(path.stem[-4:]) for path in (run / "weights").iterdir()} == set(
+        read_run(run).weights
+    )
     assert read_run(run).settings["keep_every"] is None
 
 
 def test_a_folder_with_something_else_is_refused(stripes: Path, tmp_path: Path) -> None:
-    (tmp_path / "letter.txt").write_text("dear")
-    for overwrite in (False, True):
-        with pytest.raises(UsageError, match="is not empty, and no training run"):
-            train(stripes, tmp_path, overwrite=overwrite)
-    assert (tmp_path / "letter.txt").read_text() == "dear"
+    for name in ("letter.txt", "run.json", "weights/mine.safetensors"):
+        file = tmp_path / name.partition("/")[0].partition(".")[0] / name
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+        folder = tmp_path / name.partition("/")[0].partition(".")[0]
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="no training run"):
+                train(stripes, folder, overwrite=overwrite)
+        assert [path for path in folder.rglob("*") if path.is_file()] == [file]
+
+
+@pytest.mark.parametrize("name", ["", "a=1", "a?epoch=3"])
+def test_a_name_that_no_backbone_can_have_is_refused(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="name"):
+        train(stripes, Path(name) if name else "", epochs=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -234,6 +338,13 @@ def test_a_folder_with_something_else_is_refused(stripes: Path, tmp_path: Path) 
         ({"crop": 0.0}, r"crop is 0\.0"),
         ({"blur": 2.0}, r"blur is 2\.0"),
         ({"hidden": 0}, "hidden is 0"),
+        ({"batch_size": 1}, "batch_size is 1: give a whole number, at least 2"),
+        ({"size": 4}, "size is 4: give a whole number, at least 8"),
+        ({"projection": 64.5}, r"projection is 64\.5: give a whole number"),
+        ({"temperature": "a"}, "temperature is 'a': give a number"),
+        ({"depth": 0}, "depth is 0: give a whole number"),
+        ({"norm": "foo"}, "norm 'foo': use batch, layer"),
+        ({"held_out": 0.999}, r"held_out 0\.999 of 60 images leaves none"),
         ({"batch_size": 55}, "54 images to learn from, and a batch takes 55"),
         ({"epoch": 3}, "SimCLR has no option 'epoch': did you mean epochs"),
         ({"preset": "papr"}, "no preset 'papr': did you mean paper"),
@@ -247,6 +358,17 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         train(stripes, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 55}, {"arch": "nothing"}, {"patience": 0}])
+def test_a_mistake_does_not_cost_the_run_that_is_there(
+    finished: Path, stripes: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(UsageError):
+        train(stripes, run, overwrite=True, **options)
+    assert featkit.load_backbone(str(run)).weights == featkit.load_backbone(str(finished)).weights
 
 
 def test_no_method_of_that_name(stripes: Path, tmp_path: Path) -> None:
@@ -296,6 +418,25 @@ def test_weights_of_another_shape_are_refused(finished: Path, tmp_path: Path) ->
     (run / "run.json").write_text(json.dumps({**record, "architecture": "cifar_resnet8w2"}))
     with pytest.raises(CheckpointError, match="not the weights of cifar_resnet8w2"):
         featkit.load_backbone(str(run))
+
+
+def test_a_finished_run_without_its_result_says_so(
+    finished: Path, stripes: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "mine")
+    (run / "result.json").unlink()
+    with pytest.raises(UsageError, match=r"its result\.json is gone"):
+        train(stripes, run, epochs=4, keep_every=2)
+
+
+def test_an_architecture_goes_before_a_run_of_its_name_where_weights_are_random(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "cifar_resnet20")
+    monkeypatch.chdir(tmp_path)
+    random = featkit.load_backbone("cifar_resnet20?weights=none").network
+    assert (random.architecture, random.checkpoint) == ("cifar_resnet20", None)
+    assert featkit.load_backbone("cifar_resnet20").network.architecture == "cifar_resnet8"
 
 
 def test_the_file_of_an_epoch_is_a_checkpoint_of_its_own(finished: Path, tmp_path: Path) -> None:

@@ -91,7 +91,10 @@ def resnet_variant(
             f"resnetN; choose one of these, or leave them out"
         )
     is_cifar, is_small = known[1] is not None, known[3] is not None
-    depth, width, norm = depth or int(known[2]), width or 1, norm or "batch"
+    depth = int(known[2]) if depth is None else depth
+    width, norm = 1 if width is None else width, "batch" if norm is None else norm
+    if norm not in NORMS:
+        raise BackboneError(f"norm {norm!r}: use {', '.join(NORMS)}")
     if is_cifar:
         found = cifar_resnet_name(depth, width, norm)
     elif (width, norm, is_small) == (1, "batch", False) and depth in BLOCKS and depth != 200:
