@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from benchmarks.families_claims import claims_of, figures_of
+from benchmarks.families_claims import PAPER, claims_of
+from benchmarks.families_figures import figures_of
 from benchmarks.harness import RESULTS, command_line, save
+from featkit.store.files import write_whole
 
 Row = dict[str, Any]
 
-LAYERS = ("conv1", "res2", "res4", "avgpool", "head")
 POWERS = (0.0, 1.0, 2.0)
 
 
@@ -42,7 +44,8 @@ class Size:
         measured: Those of them that diversities are measured on.
         size: Pixels of the networks' input.
         arch: ResNet whose depth, width and normalisation are varied.
-        widths: At the first depth, with batch normalisation.
+        base: Depth at which widths are varied, with batch normalisation.
+        widths: Factors on the channels.
         depths: At width 1, with both normalisations.
         epochs: At which networks are measured; training ends at the last.
         options: Of all trainings.
@@ -53,6 +56,7 @@ class Size:
     measured: int
     size: int
     arch: str
+    base: int
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     epochs: tuple[int, ...]
@@ -61,14 +65,14 @@ class Size:
 
 SIZES = {
     "cpu": Size(
-        images=2_000, tested=4_000, measured=1_000, size=16, arch="cifar_resnet20",
+        images=2_000, tested=4_000, measured=1_000, size=16, arch="cifar_resnet20", base=8,
         widths=(1, 2, 4), depths=(8, 14, 20), epochs=(0, 5, 10, 20, 30),
         options={
             "batch_size": 64, "optimizer": "adam", "lr": 2e-3, "temperature": 0.2, "held_out": 0.4,
         },
     ),
     "gpu": Size(
-        images=50_000, tested=10_000, measured=2_000, size=32, arch="resnet50_32px",
+        images=50_000, tested=10_000, measured=2_000, size=32, arch="resnet50_32px", base=50,
         widths=(1, 2, 4), depths=(18, 50, 101), epochs=(0, 10, 30, 100),
         options={"batch_size": 512, "lr": 0.6, "warmup": 10.0, "held_out": 0.1},
     ),
@@ -77,10 +81,12 @@ SIZES = {
 
 def jobs(scale: Size, seeds: int, weights: Path) -> list[Row]:
     """Return every network of the study, the longest trainings first."""
-    first = scale.depths[0]
-    shapes = [(first, width, "batch") for width in scale.widths]
+    shapes = [(scale.base, width, "batch") for width in scale.widths]
     shapes += [
-        (d, 1, n) for d in scale.depths for n in ("batch", "layer") if (d, n) != (first, "batch")
+        (d, 1, n)
+        for d in scale.depths
+        for n in ("batch", "layer")
+        if (d, n) != (scale.base, "batch")
     ]
     found = [
         {
@@ -123,15 +129,16 @@ def list_images(folder: Path, count: int, target: Path) -> str:
 
 def run_job(task: tuple[Row, str, Path, Path]) -> str:
     """Train one network if it has to be trained, measure its epochs, and keep the rows."""
-    import torch
-
     job, scale_name, images, work = task
-    target = work / "rows" / f"{job['name']}.json"
+    target, scale = work / "rows" / f"{job['name']}.json", SIZES[scale_name]
+    made_by = json.loads(json.dumps({**job, "scale": asdict(scale)}))
     if target.exists():
-        return f"{job['name']}: was there"
+        there = json.loads(target.read_text())
+        if all(there.get(name) == value for name, value in made_by.items()):
+            return f"{job['name']}: was there"
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    started, scale = time.perf_counter(), SIZES[scale_name]
+    started = time.perf_counter()
     sources = {
         name: f"{work / name}.csv?root={images / part}"
         for name, part in (("train", "train"), ("test", "test"), ("maps", "test"))
@@ -149,7 +156,7 @@ def run_job(task: tuple[Row, str, Path, Path]) -> str:
         "seconds": {"training": round(trained, 1), "all": round(time.perf_counter() - started, 1)}
     }
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({**job, **told, "rows": rows}, indent=1))
+    write_whole(target, json.dumps({**made_by, **told, "rows": rows}, indent=1).encode())
     return (
         f"{job['name']}: {trained:.0f} s of training, {time.perf_counter() - started:.0f} s in all"
     )
@@ -187,14 +194,19 @@ def measure(
                 ("maps", ["conv1:none", "res2:none", "res4:none", "avgpool", "head"]),
             )
         }
-        config = DiversityConfig(taps=LAYERS, power=POWERS, over=("samples",), probe=False)
-        found = Diversity(config).run({"store": stores["maps"].tables()})
+        found, read = (
+            Diversity(DiversityConfig(taps=taps, power=POWERS, over=("samples",), probe=False)).run(
+                {"store": stores["maps"].tables()}
+            )
+            for taps in (PAPER, ("avgpool",))  # which is no layer of the paper, and not ranked
+        )
         rows = []
         for epoch in backbones:
             tables = [stores[name][f"e{epoch}/avgpool"] for name in ("train", "test")]
             probe = featkit.LinearProbe().fit(tables[0].numpy(), tables[0].labels)
             wrong = probe.predict(tables[1].numpy()) != tables[1].labels
-            energies = [row for row in found.tables["energy"] if row["backbone"] == f"e{epoch}"]
+            energies = [*found.tables["energy"], *read.tables["energy"]]
+            energies = [row for row in energies if row["backbone"] == f"e{epoch}"]
             ahead = [row for row in found.tables["most_diverse"] if row["backbone"] == f"e{epoch}"]
             model = next(r for r in found.tables["family"] if r["backbone"] == f"e{epoch}")
             rows.append(
@@ -226,7 +238,9 @@ def main() -> None:
     parser.add_argument("images", type=Path, metavar="CIFAR10", help="with train/ and test/")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="with resnet20-*.th, …")
     parser.add_argument("--work", type=Path, metavar="WORK", required=True, help="what is kept")
-    parser.add_argument("--scale", choices=list(SIZES), default="cpu")
+    parser.add_argument(
+        "--scale", choices=list(SIZES), default="gpu" if torch.cuda.is_available() else "cpu"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     scale = SIZES[given.scale]
@@ -251,11 +265,15 @@ def main() -> None:
     models = [json.loads(file.read_text()) for file in files]
     cores = 1 if given.scale == "gpu" else os.cpu_count() or 1
     minutes = sum(model["seconds"]["all"] for model in models) / 60 / cores
+    duration = {
+        "what": "minutes that the study takes", "holds": "—", "measured": f"{minutes:.0f}",
+        "target": "< 60", "met": minutes < 60, "sized": f"{len(models)} networks, {cores} core(s)",
+    }  # fmt: skip
     for path in figures_of(models, scale.epochs):
         shutil.move(path, RESULTS / path.name)
     learned = round(scale.images * (1 - scale.options["held_out"]))
     sized = f"{learned:,} training images of CIFAR-10, {scale.size} px, {scale.epochs[-1]} epochs"
-    claims = claims_of(models, scale.epochs, sized)
+    claims = [duration, *claims_of(models, scale.epochs, sized)]
     details = {"size": asdict(scale), "minutes": round(minutes, 1), "models": compact(models)}
     save("simclr_families", command_line(parser, given), claims, **details)
 
