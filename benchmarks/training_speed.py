@@ -170,7 +170,7 @@ def losses(how: str, seed: int, steps: int, batch: int) -> list[float]:
 
 
 def distances(ours: list[list[float]], plain: list[list[float]]) -> tuple[float, float]:
-    """Return how far curves of the same seed are apart, and those of two seeds of the plain loop."""
+    """Return how far curves of one seed are apart, and those of two seeds of the plain loop."""
     a, b = (np.array(c).reshape(len(c), -1, WINDOW).mean(2) for c in (ours, plain))
     pairs = [(i, j) for i in range(len(b)) for j in range(i)]
     between = np.mean([np.square(b[i] - b[j]).mean() for i, j in pairs])
