@@ -206,6 +206,8 @@ def _draw_lines(axes: Axes, figure: Figure, result: Result) -> None:
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
     names = {row[figure.x] for rows in groups.values() for row in rows}
+    if not figure.log_x and all(isinstance(name, int) for name in names):
+        axes.locator_params("x", integer=True)
     if sum(len(name) + 2 for name in names if isinstance(name, str)) > _ROOM:
         for label in axes.get_xticklabels():
             label.set(rotation=30, horizontalalignment="right", rotation_mode="anchor")
