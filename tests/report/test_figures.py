@@ -125,6 +125,14 @@ def test_a_logarithmic_axis_is_labelled_by_the_values_that_occur() -> None:
     assert not len(axes.get_xticks(minor=True))
 
 
+def test_whole_numbers_have_whole_ticks() -> None:
+    rows = [{"epoch": epoch, "loss": 1 / (1 + epoch)} for epoch in range(5)]
+    axes = Canvas().add_subplot()
+    figure = Figure("x", "line", "epochs", "", "epoch", "loss")
+    DRAWERS["line"](axes, figure, Result("x", {}, tables={"epochs": rows}))
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def heat_map(
     values: NDArray[Any],
     *,
