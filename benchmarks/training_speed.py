@@ -131,8 +131,8 @@ def of_views(how: str, batch: int) -> float:
 
         chain = k.AugmentationSequential(
             k.RandomResizedCrop((32, 32), scale=(0.08, 1.0), cropping_mode="resample"),
-            k.RandomHorizontalFlip(0.5), k.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
-            k.RandomGrayscale(0.2), data_keys=["input"],
+            k.RandomHorizontalFlip(p=0.5), k.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+            k.RandomGrayscale(p=0.2), data_keys=["input"],
         )  # fmt: skip
         return seconds_of(lambda: chain(both.float() / 255))
     views = Views(32)
