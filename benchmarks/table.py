@@ -179,7 +179,8 @@ _TOLD = (
     "error falls", "while the head", "diversity and accuracy part",
     "width raises diversity: res4, avg", "width raises diversity: head", "error with width",
     "LayerNorm", "deeper", "error does not always",
-    "parameters raise diversity, stopped early: head", "no correlation of diversity and error between networks: head", "method: untrained",
+    "parameters raise diversity, stopped early: head",
+    "no correlation of diversity and error between networks: head", "method: untrained",
     "method: SimCLR", "method: supervised, 20", "supervised training",
 )  # fmt: skip
 """Beginnings of the claims of the families that the project's README repeats."""
