@@ -107,8 +107,9 @@ class Loop:
                 "patience needs judgements, and no image is held out (without labels, with several "
                 "an image, or with a small --held-out): leave it out"
             )
-        judge = HeldOutNeighbors if len(images.judged) else None
-        self.neighbors = judge and judge(learner.network, images, training.seed)
+        self.neighbors = (
+            HeldOutNeighbors(learner.network, images, training.seed) if len(images.judged) else None
+        )
         learner.module.to(device).to(memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(learner.module, training)
         self.progress = Progress()
@@ -198,21 +199,22 @@ class Loop:
         values = torch.stack(losses).cpu().double().tolist()
         for number, value in enumerate(values, step + 1 - len(values)):
             if not math.isfinite(value):
-                raise self._diverged(f"the loss is {value} at step {number + 1} of {self.steps}")
+                place = f"step {number + 1} of {self.steps} of epoch {self.progress.epoch + 1}"
+                raise self._diverged(f"the loss is {value} at {place}")
         return math.fsum(values)
 
     def _diverged(self, what: str) -> DivergedError:
-        kept = max(self.folder.record.weights)
+        kept = max(self.folder.record.weights, default=None)
+        keeps = "no network" if kept is None else f"the network of epoch {kept} (?epoch={kept})"
         return DivergedError(
-            f"{what} of epoch {self.progress.epoch + 1}: training stopped; {self.folder.path} "
-            f"keeps the network of epoch {kept} (?epoch={kept}); start again in another folder "
-            f"with a lower --lr (it was {self.training.lr:g})"
+            f"{what}: training stopped; {self.folder.path} keeps {keeps}; start again in another "
+            f"folder with a lower --lr (it was {self.training.lr:g})"
         )
 
     def _finish_epoch(self, loss: float | None) -> None:
         progress, training = self.progress, self.training
         if not all(bool(value.isfinite().all()) for value in self._weights()):
-            raise self._diverged("a weight is not finite at the end")
+            raise self._diverged(f"a weight is not finite after epoch {progress.epoch + 1}")
         if loss is not None:
             progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
         top1 = self._judge()
@@ -242,7 +244,7 @@ class Loop:
             return None
         top1 = self.neighbors(training.precision, self.device)
         if math.isnan(top1):
-            raise self._diverged("a feature is not finite at the end")
+            raise self._diverged(f"a feature is not finite after epoch {epoch}")
         return top1
 
     def _weights(self) -> Iterator[Tensor]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -114,6 +116,47 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
         assert not list(run.rglob("*.tmp"))
     finish(training_process(stripes, run, **EPOCHS))
     assert files(run) == undisturbed
+
+
+ON_A_SMALL_DISK = """
+import subprocess, sys
+disk, source, mapped = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=True)
+import os, torch
+import featkit.trainers.images as images
+from featkit_cli.main import main
+torch.set_num_threads(1)
+if mapped == "yes":
+    images._IN_MEMORY = 0.0
+options = "--preset tiny --size 64 --batch-size 16 --device cpu --workers 0 --quiet".split()
+try:
+    main(["train", "simclr", source, "-o", disk + "/run", *options])
+except SystemExit as ended:
+    print(ended.code, sorted(os.listdir(disk)))
+"""
+
+
+@pytest.mark.parametrize(("mapped", "left"), [("yes", []), ("no", ["run"])])
+def test_a_disk_that_is_too_small_for_pixels_or_weights(
+    stripes: Path, tmp_path: Path, mapped: str, left: list[str]
+) -> None:
+    """Sixty images of 64 pixels are 700 kB, the weights and the state of a network 1 MB."""
+    namespace = ["unshare", "--mount", "--map-root-user"]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    small = [*namespace, "mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if not shutil.which("unshare") or subprocess.run(small, capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk here")
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", ON_A_SMALL_DISK, str(disk), str(stripes), mapped],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == f"1 {left}", done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("featkit: disk full while writing")
+    assert "free some space and run the same command again" in said
+    assert "Traceback" not in done.stderr
 
 
 def test_a_second_process_is_refused(stripes: Path, tmp_path: Path) -> None:
