@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import featkit
+from featkit.analyses.base import Result
+
 TINY: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 16,
@@ -39,6 +42,12 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = own.clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{i:02d}.png")
     return root
+
+
+def train(source: Path | str, run: Path | str, **options: Any) -> Result:
+    """Train in this process."""
+    settings = {**TINY, "arch": "cifar_resnet8", "workers": 0, "device": "cpu", **options}
+    return featkit.train("simclr", source, run, **settings)
 
 
 def training_process(source: Path, run: Path, before: str = "", **options: Any) -> Any:

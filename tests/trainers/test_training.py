@@ -17,12 +17,7 @@ from featkit.analyses.base import Result
 from featkit.backbones.training_runs import read_run
 from featkit.errors import BackboneError, CheckpointError, ConflictError, UsageError
 from featkit.trainers.loop import DivergedError
-from tests.trainers.conftest import TINY
-
-
-def train(source: Path | str, run: Path, **options: Any) -> Result:
-    settings = {**TINY, "arch": "cifar_resnet8", "workers": 0, "device": "cpu", **options}
-    return featkit.train("simclr", source, run, **settings)
+from tests.trainers.conftest import train
 
 
 @pytest.fixture(scope="module")
