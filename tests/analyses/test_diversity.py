@@ -543,10 +543,10 @@ def test_unreadable_images_take_no_part(store: Store) -> None:
 
 
 def test_what_a_model_is_is_read_off_its_architecture(photos: Path, tmp_path: Path) -> None:
-    specs = ["twice=resnet50w2?weights=none", NET]
+    specs = ["twice=resnet18w2?weights=none&size=64", NET]
     store = extract(photos, backbones=specs, store=tmp_path / "s", taps=["avgpool"], workers=0)
     wide, small = (describe_model(table) for table in store.tables())
-    assert (wide.depth, wide.width, wide.norm) == (50, 2, "batch")
+    assert (wide.depth, wide.width, wide.norm) == (18, 2, "batch")
     network = load_backbone(NET).module
     whole = sum(p.numel() for p in network.parameters())
     assert small.parameters == whole - sum(p.numel() for p in network.linear.parameters())
