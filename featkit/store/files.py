@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import h5py
 
 from featkit.errors import DamagedError, DiskFullError, StoreError
@@ -82,6 +83,32 @@ def explain_write_errors(
                 f"there and that you may write to"
             ) from error
         raise
+
+
+@contextmanager
+def holding(folder: Path, lock_file: str, busy: str) -> Iterator[None]:
+    """Make a folder and hold its lock; the system lets go of it when the process ends, however.
+
+    Args:
+        folder: Made with those above it.
+        lock_file: Its name.
+        busy: What another process does that holds it.
+
+    Raises:
+        StoreError: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise StoreError(
+            f"{folder}: another process is {busy}; wait until it has finished"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sync_folder(folder: Path) -> None:

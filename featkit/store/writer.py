@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import h5py
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from featkit.store.files import (
     check_seal,
     explain_write_errors,
     free_bytes,
+    holding,
     seal,
     size_text,
     sync_folder,
@@ -51,19 +51,10 @@ def writing(store: Path) -> Iterator[None]:
     Raises:
         StoreError: Another process is writing to this store.
     """
-    with explain_write_errors("the store", store):
-        store.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(store / LOCK_FILE)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreError(
-                f"{store}: another process is writing to this store; wait until it has finished"
-            ) from None
-    try:
+    with ExitStack() as held:
+        with explain_write_errors("the store", store):
+            held.enter_context(holding(store, LOCK_FILE, "writing to this store"))
         yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -28,8 +27,8 @@ from featkit.backbones.training_runs import (
     read_run,
     weights_file,
 )
-from featkit.errors import ConflictError, DamagedError, StoreError, UsageError
-from featkit.store.files import explain_write_errors, write_whole
+from featkit.errors import ConflictError, DamagedError, UsageError
+from featkit.store.files import explain_write_errors, holding, write_whole
 from featkit.store.fingerprint import differences
 
 STATE_FILE = "state.safetensors"
@@ -150,25 +149,25 @@ def open_run(path: Path, record: RunRecord, overwrite: bool = False) -> Iterator
     """
     check_place(path)
     was_there = path.exists()
-    with explain_write_errors("the run", path, KEPT):
-        path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / LOCK_FILE)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreError(
-                f"{path}: another process is training here; wait until it has finished"
-            ) from None
-    try:
+    with ExitStack() as held:
+        with explain_write_errors("the run", path, KEPT):
+            held.enter_context(holding(path, LOCK_FILE, "training here"))
+        held.callback(_leave, path, was_there)
         goes_on = is_run(path) and not overwrite
         there = _same(path, read_run(path), record) if goes_on else record
         yield RunFolder(path, there, is_new=not goes_on)
-    finally:
-        lock.release()
-        if not is_run(path):
-            (path / LOCK_FILE).unlink(missing_ok=True)
-            if not was_there:
-                path.rmdir()
+
+
+def _leave(path: Path, was_there: bool) -> None:
+    """Take away what was made for a training that has not begun."""
+    if is_run(path):
+        return
+    (path / LOCK_FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # it was never made, or holds what others have put there
+        (path / WEIGHTS_FOLDER).rmdir()
+    with suppress(OSError):
+        if not was_there:
+            path.rmdir()
 
 
 def check_place(path: Path) -> None:

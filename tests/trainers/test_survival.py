@@ -119,6 +119,19 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
     assert files(run) == undisturbed
 
 
+def test_where_not_even_the_record_can_be_written_nothing_is_left(
+    stripes: Path, tmp_path: Path
+) -> None:
+    limited = (
+        f"import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (10, {resource.RLIM_INFINITY}))"
+    )
+    process = training_process(stripes, tmp_path / "run", limited, **EPOCHS)
+    _, said = process.communicate(timeout=300)
+    assert "File too large" in said.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 ON_A_SMALL_DISK = """
 import subprocess, sys
 disk, source, mapped = sys.argv[1:]
