@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from featkit.errors import FeatkitError
     from featkit.extraction.pipeline import extract
     from featkit.ops.average_precision import eleven_point_average_precision
+    from featkit.ops.byol_loss import byol_loss
     from featkit.ops.calibration import expected_calibration_error, fit_temperature
     from featkit.ops.cka import linear_cka
+    from featkit.ops.dino_loss import dino_loss
     from featkit.ops.few_shot import mean_interval, prototype_accuracy, sample_episodes
     from featkit.ops.hyperspherical_energy import hyperspherical_energy
     from featkit.ops.hyperspherical_loss import HypersphericalLoss
     from featkit.ops.knn_classifier import KNNClassifier
+    from featkit.ops.leaf_losses import leaf_contrastive, leaf_cosine
     from featkit.ops.learned_concepts import LearnedConceptsEmbedding
     from featkit.ops.linear_classifier import LinearEvaluation
     from featkit.ops.linear_probe import LinearProbe
@@ -60,7 +63,9 @@ _HOME = {
     "Preprocessing": "featkit.data.preprocessing",
     "Store": "featkit.store.reader",
     "alignment": "featkit.ops.uniformity",
+    "byol_loss": "featkit.ops.byol_loss",
     "decay_exponent": "featkit.ops.spectrum",
+    "dino_loss": "featkit.ops.dino_loss",
     "dissect": "featkit.analyses.dissect.analysis",
     "effective_rank": "featkit.ops.spectrum",
     "eleven_point_average_precision": "featkit.ops.average_precision",
@@ -68,6 +73,8 @@ _HOME = {
     "extract": "featkit.extraction.pipeline",
     "fit_temperature": "featkit.ops.calibration",
     "hyperspherical_energy": "featkit.ops.hyperspherical_energy",
+    "leaf_contrastive": "featkit.ops.leaf_losses",
+    "leaf_cosine": "featkit.ops.leaf_losses",
     "learn_probe": "featkit.ops.probe_protocols",
     "linear_cka": "featkit.ops.cka",
     "load_backbone": "featkit.backbones.resolve",
@@ -106,7 +113,9 @@ __all__ = [
     "Store",
     "__version__",
     "alignment",
+    "byol_loss",
     "decay_exponent",
+    "dino_loss",
     "dissect",
     "effective_rank",
     "eleven_point_average_precision",
@@ -114,6 +123,8 @@ __all__ = [
     "extract",
     "fit_temperature",
     "hyperspherical_energy",
+    "leaf_contrastive",
+    "leaf_cosine",
     "learn_probe",
     "linear_cka",
     "load_backbone",
