@@ -67,20 +67,22 @@ class Figure:
 
     Attributes:
         name: File stem.
-        kind: ``bar``, ``line``, ``scatter``, ``scatter3d``, ``heatmap``, ``histogram`` or
-            ``curves`` (the values of each array against their rank, index + 1, on a logarithmic
-            axis; values up to 0 are left out).
-        data: What is drawn: the name of a table (``bar``, ``line``, ``scatter``, ``scatter3d``) or
-            an array (``heatmap``), or the PREFIX of all arrays called PREFIX/LABEL (``histogram``,
-            ``curves``).
+        kind: ``bar``, ``line``, ``scatter``, ``scatter3d``, ``heatmap``, ``histogram``, ``curves``
+            (the values of each array against their rank, index + 1, on a logarithmic axis; values
+            up to 0 are left out), ``facets`` (a grid of panels of many points, without numbers) or
+            ``pictures`` (rows and columns of images).
+        data: What is drawn: the name of a table (``bar``, ``line``, ``scatter``, ``scatter3d``,
+            ``facets``) or an array (``heatmap``; ``pictures``: uint8 (rows, columns, h, w, 3)), or
+            the PREFIX of all arrays called PREFIX/LABEL (``histogram``, ``curves``).
         title: Over the picture.
         x: Column on the horizontal axis (``bar``: of the bars' names; ``line``: numbers or names);
             where arrays are drawn, the axis title.
         y: Column of the values, rows without one being left out; where arrays are drawn, the title
             of the vertical axis.
         z: Column on the third axis (``scatter3d``).
-        hue: Column that tells the lines or groups of bars apart.
-        labels: Name of the array of tick labels of a heat map.
+        hue: Column that tells the lines, groups of bars or colours of points apart.
+        labels: Name of the array of tick labels of a heat map, of the rows (``pictures``), or of
+            the values of ``hue`` in the order of their colours (``facets``).
         columns: Name of the array of those of its horizontal axis, where they are others.
         limits: Values at the ends of the colours of a heat map, which then run from one colour over
             white to another; None for the least and the largest.
@@ -107,6 +109,7 @@ class Figure:
             (``bar``); None for all, as they stand in the table.
         solid: Column of the part of ``y`` that is drawn as other bars are, the rest being pale
             (``bar``).
+        panels: Columns whose values are the rows and the columns of the grid (``facets``).
     """
 
     name: str
@@ -132,6 +135,7 @@ class Figure:
     names: str | None = None
     most: int | None = None
     solid: str | None = None
+    panels: tuple[str, str] | None = None
 
 
 @dataclass

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from featkit.analyses.base import Figure, Result
 from featkit.errors import UsageError
 from featkit.registry import Registry
+from featkit.report.facets import draw_facets
 from featkit.report.labels import write_beside
+from featkit.report.pictures import draw_pictures
 from featkit.store.files import write_whole
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
@@ -413,3 +415,5 @@ DRAWERS.register("scatter3d", _draw_space)
 DRAWERS.register("heatmap", _draw_heatmap)
 DRAWERS.register("histogram", _draw_histograms)
 DRAWERS.register("curves", _draw_curves)
+DRAWERS.register("facets", draw_facets)
+DRAWERS.register("pictures", draw_pictures)

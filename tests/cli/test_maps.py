@@ -39,8 +39,13 @@ TWO_SIDED = {
     "probe": ("--protocol", "unregularised"),
     "fewshot": ("--ways", 3, "--episodes", 5),
     "pair-ensemble": ("--protocol", "unregularised"),
+    "best-subset": (),
 }
-ONE_SIDED = {"spectrum": (), "similarity": ("--k", 3)}
+ONE_SIDED = {
+    "spectrum": (),
+    "similarity": ("--k", 3),
+    "project": ("--methods", "tsne", "--perplexity", 5),
+}
 
 
 @pytest.mark.parametrize("command", [*TWO_SIDED, *ONE_SIDED])
@@ -79,7 +84,7 @@ def test_a_backbone_stands_for_its_vectors_too(sides: tuple[Path, Path], run: Ru
 @pytest.mark.parametrize("tap", ["one/conv1", "one/conv1.none", "one/block"])
 def test_maps_that_are_named_are_refused(tap: str, sides: tuple[Path, Path], run: Run) -> None:
     both = [f"{side}:{tap}" for side in sides]
-    for command in ("knn", "probe", "fewshot", "spectrum", "similarity"):
+    for command in ("knn", "probe", "fewshot", "spectrum", "similarity", "project", "best-subset"):
         status, out, err = run(command, *both)
         assert (status, out) == (2, "")
         assert "needs rows of d numbers, and these are (" in err
