@@ -46,22 +46,25 @@ def _click_type(annotation: Any) -> Kind:
     return click.types.convert_type(annotation)
 
 
-def options(config: type[Any]) -> list[click.Option]:
-    """Return an option for each field of a ``Config``."""
+def options(config: type[Any], defaults: Mapping[str, Any] | None = None) -> list[click.Option]:
+    """Return an option for each field of a ``Config``.
+
+    Args:
+        config: A frozen dataclass.
+        defaults: What goes before those of its fields.
+    """
     hints = get_type_hints(config)
     made = []
     for field in dataclasses.fields(config):
         flag = "--" + field.name.replace("_", "-")
         help_text = field.metadata.get("help", "")
-        if field.metadata.get("source"):
+        default: Any = (defaults or {}).get(field.name, field.default)
+        if field.metadata.get("source") and default == field.default:
             help_text += f" [{field.metadata['source']}]"
         if hints[field.name] is bool:
-            made.append(
-                click.Option([f"{flag}/--no-{flag[2:]}"], default=field.default, help=help_text)
-            )
+            made.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=default, help=help_text))
             continue
         kind = _click_type(hints[field.name])
-        default: Any = field.default
         several = isinstance(default, tuple)
         if several:
             default = [",".join(map(str, default))] if default else []

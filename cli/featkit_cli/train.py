@@ -12,7 +12,10 @@ from click.core import ParameterSource
 from featkit.registry import did_you_mean
 from featkit_cli.analysis import options, show_result
 
-METHODS = {"simclr": "Contrast two views of each image with those of all others."}
+METHODS = {
+    "simclr": "Contrast two views of each image with those of all others.",
+    "treenet": "Train separate pathways by the moving average of what they say together.",
+}
 """Methods of :data:`featkit.trainers.training.METHODS`, and what their help begins with."""
 
 _SHOWN = 10
@@ -21,11 +24,23 @@ _SHOWN = 10
 EXAMPLES = """\b
 Examples:
   featkit train {name} photos/ -o run --preset cpu
-  featkit train {name} photos/ -o run --size 224 --arch resnet50 --blur 0.5
+  featkit train {name} photos/ -o run {given}
   featkit extract photos/ -b run -b 'run?epoch=10' -o features
 
-Sections are of Malviya and Sudhakar, Feature diversity in self-supervised learning.
+Sections are of {source}.
 """
+
+_SAID = {
+    "simclr": {
+        "given": "--size 224 --arch resnet50 --blur 0.5",
+        "source": "Malviya and Sudhakar, Feature diversity in self-supervised learning",
+    },
+    "treenet": {
+        "given": "--leaves 48 --patience 5",
+        "source": "Grant, Dias, Kulkarni, Spontaneous decomposition from grouped network pathways",
+    },
+}
+"""What the end of its help says of each method."""
 
 
 class Methods(click.Group):
@@ -80,7 +95,7 @@ def _command(name: str) -> click.Command:
             "on a few cores, tiny seconds.",
         ),
         *options(method.Config),
-        *options(Training),
+        *options(Training, method.presets["paper"]),
         click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, mps."),
         click.Option(["--workers"], type=int, help="Decoding processes. Default: by device."),
         click.Option(["--overwrite"], is_flag=True, help="Start again where a training is."),
@@ -109,7 +124,7 @@ def _command(name: str) -> click.Command:
         callback=callback,
         help=f"{(method.__doc__ or '').strip()}\n\nOf images with labels some are held out, and "
         "judged by their neighbours every few epochs.",
-        epilog=EXAMPLES.format(name=name),
+        epilog=EXAMPLES.format(name=name, **_SAID[name]),
     )
 
 

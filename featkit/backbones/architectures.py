@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from featkit.backbones.base import Network
+from featkit.backbones.layer_names import classifier_path, replace_module
 from featkit.backbones.nets import NETS
+from featkit.backbones.nets.recipes import CIFAR
+from featkit.backbones.nets.treenet.shape import TreeShape, tree_name, tree_shape
+from featkit.backbones.nets.treenet.tree import TreeNet
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import BackboneError
 from featkit.registry import did_you_mean
@@ -58,7 +63,8 @@ def build(architecture: str, seed: int = 0, num_classes: int | None = None) -> N
 
     Args:
         architecture: ``cifar_resnet20``, ``torchvision:NAME`` or ``timm:NAME``; a bare name is
-            looked up among our own networks, then torchvision's.
+            looked up among our own networks, then torchvision's; ``treenet(leaves=8,join=dense)``
+            says what a :class:`featkit.backbones.nets.treenet.shape.TreeShape` has.
         seed: Of the weights.
         num_classes: Outputs of its classifier; None for the architecture's own number.
 
@@ -69,6 +75,9 @@ def build(architecture: str, seed: int = 0, num_classes: int | None = None) -> N
         >>> build("cifar_resnet20").architecture
         'cifar_resnet20'
     """
+    tree = tree_shape(architecture)
+    if tree is not None:
+        return _build_tree(tree, seed, num_classes)
     library, _, name = architecture.rpartition(":")
     if not library and name in NETS:
         make, preprocessing = NETS[name]
@@ -83,6 +92,33 @@ def build(architecture: str, seed: int = 0, num_classes: int | None = None) -> N
         f"architecture {architecture!r}: unknown library {library!r}; use torchvision:NAME, "
         f"timm:NAME, or a name of our own (featkit backbones lists all)"
     )
+
+
+def _build_tree(shape: TreeShape, seed: int, num_classes: int | None) -> Network:
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    recipe = CIFAR
+    if shape.leaf:
+        networks, width, recipe = _leaf_networks(shape, seed)
+        options |= {"networks": networks, "width": width}
+    with seeded(seed):
+        return Network(tree_name(shape), TreeNet(shape, **options).eval(), recipe)
+
+
+def _leaf_networks(shape: TreeShape, seed: int) -> tuple[list[nn.Module], int, Preprocessing]:
+    """Build the leaves of a tree of other networks, each with weights of its own."""
+    modules, width = [], 0
+    for leaf in range(shape.leaves):
+        own_seed = int(np.random.SeedSequence([seed, leaf]).generate_state(1)[0])
+        network = build(shape.leaf, own_seed)
+        head = classifier_path(network.module)
+        if head is None:
+            raise BackboneError(f"leaf {shape.leaf}: it ends in no linear layer to take away")
+        classifier = network.module.get_submodule(head)
+        assert isinstance(classifier, nn.Linear)  # noqa: S101 - as classifier_path finds them
+        replace_module(network.module, head, nn.Identity())
+        modules.append(network.module)
+        width = classifier.in_features
+    return modules, width, network.preprocessing
 
 
 def torchvision_builder(name: str) -> Callable[..., nn.Module]:

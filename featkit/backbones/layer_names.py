@@ -1,8 +1,8 @@
 """Names of layers that mean the same in every network of a kind.
 
 VISSL's names come before a network's own: ``conv1`` is what the ReLU after the first convolution
-gives, ``res1`` the max-pool, ``res2`` to ``res5`` the four stages. A module that is hidden by such
-a name is ``module.conv1``.
+gives (of a TreeNet, those of all leaves), ``res1`` the max-pool, ``res2`` to ``res5`` the four
+stages. A module that is hidden by such a name is ``module.conv1``.
 
 Source: github.com/facebookresearch/vissl, vissl/models/trunks/resnext.py (``feat_eval_mapping``).
 """
@@ -34,6 +34,9 @@ def layer_names(network: Network) -> Mapping[str, tuple[str, str | None]]:
         names |= _resnet_names(children)
     elif "features" in children and {"classifier", "top_layer"} & children.keys():
         names |= _alexnet_names(children["features"])
+    elif "paths" in children and "join" in children:
+        paths = dict(children["paths"].named_children())
+        names |= {name: (f"paths.{name}", None) for name in paths if name[4:].isdigit()}
     head = network.head or classifier_path(network.module)
     return names | ({"head": (head, None)} if head else {})
 

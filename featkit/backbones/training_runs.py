@@ -122,5 +122,11 @@ def run_network(folder: Path, epoch: int | None = None) -> Network:
     path = weights_file(folder, epoch)
     network = load_checkpoint(path, record.architecture, sha256=record.weights[epoch])
     assert network.checkpoint is not None  # noqa: S101 - it came from a file
-    report = replace(network.checkpoint, preprocessing="layout", method=record.method, epochs=epoch)
+    report = replace(
+        network.checkpoint,
+        weights="run",
+        preprocessing="layout",
+        method=record.method,
+        epochs=epoch,
+    )
     return replace(network, preprocessing=record.preprocessing, checkpoint=report)

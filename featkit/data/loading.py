@@ -30,6 +30,23 @@ class Readable(Protocol):
         """Return image ``row`` as RGB, or raise `DecodeError`."""
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Some images of others, numbered anew.
+
+    Attributes:
+        images: The others.
+        rows: Their numbers, (n).
+    """
+
+    images: Readable
+    rows: NDArray[np.int64]
+
+    def read(self, row: int) -> Image.Image:
+        """Return the image that is number ``row`` now."""
+        return self.images.read(int(self.rows[row]))
+
+
 Look = Callable[[int, Image.Image], Any]
 """What else is made of an image, beside the process that runs the networks: row, mode RGB."""
 

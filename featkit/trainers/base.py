@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -10,7 +11,36 @@ from torch import Tensor, nn
 from featkit.backbones.base import Network
 
 
-class Learner(Protocol):
+@dataclass(frozen=True)
+class Moment:
+    """Where a step stands in its training.
+
+    Attributes:
+        step: Its number in the whole training, from 0.
+        steps_per_epoch: Steps of each epoch.
+        epochs: Of the training.
+
+    Example:
+        >>> Moment(step=30, steps_per_epoch=20, epochs=3).epoch
+        1
+    """
+
+    step: int
+    steps_per_epoch: int
+    epochs: int
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done before it."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def share(self) -> float:
+        """How much of the training is done before it, 0 to below 1."""
+        return self.step / (self.steps_per_epoch * self.epochs)
+
+
+class Learner:
     """What is trained, and what for.
 
     Attributes:
@@ -22,7 +52,7 @@ class Learner(Protocol):
     module: nn.Module
     network: Network
 
-    def loss(self, pixels: Tensor) -> Tensor:
+    def loss(self, pixels: Tensor, moment: Moment) -> Tensor:
         """Return the loss, a scalar, of a batch of images.
 
         Whatever is random comes from torch's global generators, which the loop seeds anew before
@@ -30,7 +60,31 @@ class Learner(Protocol):
 
         Args:
             pixels: (b, 3, h, w) uint8, as decoded.
+            moment: Of the step.
         """
+        raise NotImplementedError
+
+    def views_of(self, pixels: Tensor) -> list[Tensor]:
+        """Draw the views of images that the loss is made of.
+
+        Args:
+            pixels: (b, 3, h, w) uint8.
+
+        Returns:
+            (v, b, 3, s, s) in [0, 1] for each size s.
+        """
+        raise NotImplementedError
+
+    def after_step(self, moment: Moment) -> None:
+        """Do what follows the optimiser's step."""
+
+    def epoch_columns(self) -> dict[str, float]:
+        """Return what was seen in the epoch that ends, and begin the next."""
+        return {}
+
+    def notes(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:  # noqa: ARG002 - for methods
+        """Return what a reader of the epochs, a row each, must know."""
+        return []
 
 
 class Method(Protocol):

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from featkit.backbones.device import choose_device
-from featkit.data.loading import default_workers, load_batches
+from featkit.data.loading import Chosen, default_workers, load_batches
 from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source
 from featkit.errors import SourceError, UsageError
@@ -82,7 +81,7 @@ def load_images(
     side = side or min(recipe.size)
     whole = Preprocessing((side, side), side, recipe.interpolation, recipe.mean, recipe.std)
     device = choose_device("cpu")
-    chosen = _Chosen(source, rows)
+    chosen = Chosen(source, rows)
     starts = range(0, len(rows), _TOGETHER)
     batches = [range(start, min(start + _TOGETHER, len(rows))) for start in starts]
     pixels = _storage((len(rows), side, side, 3), scratch)
@@ -114,17 +113,6 @@ def load_images(
         labels,
         {source.ids[rows[row]]: reason for row, reason in failures.items()},
     )
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """Some rows of a source, numbered anew."""
-
-    source: Source
-    rows: Integers
-
-    def read(self, row: int) -> Image.Image:
-        return self.source.read(int(self.rows[row]))
 
 
 def _storage(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8]:

@@ -20,15 +20,17 @@ from tqdm import tqdm
 
 from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
-from featkit.trainers.base import Learner
+from featkit.trainers.base import Learner, Moment
 from featkit.trainers.held_out import HeldOutNeighbors
 from featkit.trainers.images import TrainingImages
 from featkit.trainers.memory import kept_memory
 from featkit.trainers.optimization import (
+    clip_gradients,
     learning_rate,
     make_optimizer,
     optimizer_tensors,
     restore_optimizer,
+    weight_decay,
 )
 from featkit.trainers.run_folder import RunFolder
 from featkit.trainers.settings import Training
@@ -53,7 +55,8 @@ class Progress:
         step: Steps done of the next one.
         loss: Sum of their losses.
         rows: A row for each epoch done, and for epoch 0: ``epoch``, ``loss`` (mean over its steps),
-            ``lr`` (of its last step), ``knn_top1`` (where judged), ``seconds`` (of training).
+            ``lr`` (of its last step), ``knn_top1`` (where judged), ``seconds`` (of training), and
+            those of the method.
         best: The best judgement so far.
         best_epoch: Its epoch.
         waited: Judgements since then.
@@ -182,16 +185,21 @@ class Loop:
     def _step(self, number: int, rows: Tensor) -> Tensor:
         seeds = np.random.SeedSequence([self.training.seed, 2, number])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        rate = learning_rate(number, self.steps, self.training)
+        moment = Moment(number, self.steps, self.training.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(number, self.steps, self.training)
+            if group["decays"]:
+                group["weight_decay"] = weight_decay(moment.share, self.training)
         pixels = self.images.pixels[rows].to(self.device)
         is_short = self.training.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_short):
-            loss = self.learner.loss(pixels)
+            loss = self.learner.loss(pixels, moment)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.training.clip is not None:
+            clip_gradients(self.learner.module, self.training.clip)
         self.optimizer.step()
+        self.learner.after_step(moment)
         return loss.detach()
 
     def _checked(self, losses: list[Tensor], step: int) -> float:
@@ -226,6 +234,7 @@ class Loop:
                 "lr": learning_rate(last, self.steps, training) if loss is not None else None,
                 "knn_top1": top1,
                 "seconds": round(progress.seconds, 3),
+                **(self.learner.epoch_columns() if loss is not None else {}),
             }
         )
         progress.seconds = 0.0

@@ -18,11 +18,11 @@ def make_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimiz
     """Return the optimiser of a module's parameters.
 
     Biases and what normalisations scale and shift by (parameters of one axis) have no weight decay,
-    and no layer-wise rate with LARS. Adam and SGD run fused on CPUs
-    and NVIDIA GPUs.
+    and no layer-wise rate with LARS. That of AdamW is decoupled from the gradient. Adam, AdamW and
+    SGD run fused on CPUs and NVIDIA GPUs.
 
-    Source: You, Gitman, Ginsburg 2017, arXiv:1708.03888 (LARS); Chen et al. 2020, arXiv:2002.05709,
-    sec. 2.4, for what it leaves out.
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101 (AdamW); You, Gitman, Ginsburg 2017,
+    arXiv:1708.03888 (LARS); Chen et al. 2020, arXiv:2002.05709, sec. 2.4, for what LARS leaves out.
 
     Example:
         >>> optimizer = make_optimizer(nn.Linear(2, 3), Training(weight_decay=0.5))
@@ -31,19 +31,22 @@ def make_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimiz
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if (p.ndim > 1) == decays], "decays": decays}
+        for decays in (True, False)
     ]
+    for group in groups:
+        group["weight_decay"] = training.weight_decay if group["decays"] else 0.0
     groups = [group for group in groups if group["params"]]
     is_fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    if training.optimizer == "adam":
-        return torch.optim.Adam(groups, training.lr, fused=is_fused)
+    if training.optimizer in ("adam", "adamw"):
+        kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, training.lr, fused=is_fused)
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, training.lr, MOMENTUM, fused=is_fused)
     from timm.optim.lars import Lars
 
     for group in groups:
-        group["always_adapt"] = group["params"][0].ndim > 1
+        group["always_adapt"] = group["decays"]
     lars: torch.optim.Optimizer = Lars(groups, training.lr, MOMENTUM)
     return lars
 
@@ -69,6 +72,27 @@ def learning_rate(step: int, steps_per_epoch: int, training: Training) -> float:
     share = (step - rising) / (training.epochs * steps_per_epoch - rising)
     height = 0.5 * (1 + math.cos(math.pi * max(share, 0.0)))
     return training.final_lr + (training.lr - training.final_lr) * height
+
+
+def weight_decay(share: float, training: Training) -> float:
+    """Return the weight decay after a share of the training: half a cosine, or always the same.
+
+    Source: Caron et al. 2021, arXiv:2104.14294, appendix.
+
+    Example:
+        >>> weight_decay(0.5, Training(weight_decay=0.0, final_weight_decay=0.4))
+        0.2
+    """
+    first, last = training.weight_decay, training.final_weight_decay
+    if last is None:
+        return first
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def clip_gradients(module: nn.Module, most: float) -> None:
+    """Shorten the gradient of every tensor whose norm is above ``most``, each by its own."""
+    for parameter in module.parameters():
+        nn.utils.clip_grad_norm_(parameter, most)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -33,7 +33,7 @@ from featkit.store.fingerprint import differences
 
 STATE_FILE = "state.safetensors"
 LOCK_FILE = ".lock"
-RESULTS = ("result.json", "epochs.csv", "loss.png", "knn.png")
+RESULTS = ("result.json", "epochs.csv", "arrays.h5", "loss.png", "knn.png", "views.png")
 KEPT = "what the run kept before is safe"
 
 
@@ -204,7 +204,7 @@ def _decides(record: RunRecord) -> dict[str, Any]:
         "method": record.method,
         "architecture": record.architecture,
         "preprocessing": record.preprocessing.as_dict(),
-        **record.settings,
+        **json.loads(json.dumps(record.settings)),  # as the file gives them back: lists, no tuples
     }
 
 

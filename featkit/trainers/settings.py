@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from featkit.analyses.base import option
 from featkit.errors import UsageError
 
-Optimizer: TypeAlias = Literal["adam", "lars", "sgd"]
+Optimizer: TypeAlias = Literal["adam", "adamw", "lars", "sgd"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 
 
@@ -22,11 +22,17 @@ class Training:
     images: int | None = option(None, "Images to take, drawn at random. Default: all.")
     size: int | None = option(None, "Pixels of the network's input. Default: the network's.")
     batch_size: int = option(512, "Images of a step; what is left of an epoch is dropped.")
-    optimizer: Optimizer = option("lars", "adam, lars or sgd, with momentum 0.9.", "SimCLR")
+    optimizer: Optimizer = option("lars", "adam, adamw, lars or sgd, with momentum 0.9.", "SimCLR")
     lr: float = option(0.6, "Learning rate after the warm-up.", "VISSL: 0.3 · batch / 256")
     warmup: float = option(3.0, "Epochs in which the learning rate rises from 0.")
     final_lr: float = option(0.0, "Learning rate at the end of the cosine.")
     weight_decay: float = option(1e-6, "On weights, not on biases and normalisation.", "VISSL")
+    final_weight_decay: float | None = option(
+        None, "Weight decay at the end of a cosine. Default: as at the start."
+    )
+    clip: float | None = option(
+        None, "Largest norm of the gradient of each tensor; longer ones are shortened. Default: no."
+    )
     precision: Precision = option(
         "auto", "fp32 or bf16; auto takes bf16 where the hardware computes it."
     )
@@ -43,7 +49,8 @@ class Training:
         least = {"epochs": 1, "knn_every": 1, "batch_size": 2, "seed": 0}
         least |= {"images": 2, "size": 8, "patience": 1, "keep_every": 1}
         check_numbers(self, least, whole=True)
-        check_numbers(self, dict.fromkeys(("warmup", "final_lr", "weight_decay", "held_out"), 0))
+        numbers = ("warmup", "final_lr", "weight_decay", "final_weight_decay", "clip", "held_out")
+        check_numbers(self, dict.fromkeys(numbers, 0))
         if not (_is_number(self.lr) and self.lr > 0):
             raise UsageError(f"lr is {self.lr!r}: give a number above 0")
         if self.held_out >= 1:

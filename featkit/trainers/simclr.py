@@ -22,6 +22,7 @@ from featkit.backbones.nets import resnet_variant
 from featkit.errors import UsageError
 from featkit.ops.nt_xent import nt_xent
 from featkit.trainers.augmentation.views import Views
+from featkit.trainers.base import Learner, Moment
 from featkit.trainers.settings import check_numbers
 
 _VISSL = "VISSL, configs/config/pretrain/simclr"
@@ -112,7 +113,9 @@ class SimCLR:
         if recipe.size[0] != recipe.size[1]:
             raise UsageError(f"arch {name}: its input is not square; give a --size")
         network = replace(network, preprocessing=recipe, head=head)
-        views = Views(recipe.size[0], config.crop, config.color, config.blur)
+        reach = 0.8 * config.color
+        jitter = (reach, reach, reach, 0.2 * config.color)
+        views = Views(recipe.size[0], (config.crop, 1.0), jitter, config.blur)
         return SimCLRLearner(network, views, config.temperature)
 
 
@@ -121,7 +124,7 @@ def projection_head(features: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-class SimCLRLearner:
+class SimCLRLearner(Learner):
     """A network that is trained by the loss between two views of each image.
 
     Args:
@@ -134,9 +137,14 @@ class SimCLRLearner:
         self.network, self.module = network, network.module
         self.views, self.temperature = views, temperature
 
-    def loss(self, pixels: Tensor) -> Tensor:
-        """Return eq. 2.1 over a batch; both views of all images go through the network together."""
+    def views_of(self, pixels: Tensor) -> list[Tensor]:
+        """Draw two views of each image."""
         views = self.views(torch.cat([pixels, pixels]))
-        embeddings = self.module(self.network.preprocessing.normalize_views(views))
+        return [views.view(2, len(pixels), *views.shape[1:])]
+
+    def loss(self, pixels: Tensor, moment: Moment) -> Tensor:  # noqa: ARG002 - always the same
+        """Return eq. 2.1 over a batch; both views of all images go through the network together."""
+        (views,) = self.views_of(pixels)
+        embeddings = self.module(self.network.preprocessing.normalize_views(views.flatten(0, 1)))
         first, second = embeddings.chunk(2)
         return nt_xent(first, second, self.temperature)

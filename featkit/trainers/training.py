@@ -6,29 +6,35 @@ import hashlib
 import importlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from featkit.analyses.base import RESULT_FILE, Figure, Result, check_folder
 from featkit.backbones.device import choose_device
 from featkit.backbones.precision import native_precision
+from featkit.backbones.size import network_size
 from featkit.backbones.training_runs import RunRecord, is_run, read_run
 from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
 from featkit.extraction.listing import list_samples
 from featkit.registry import did_you_mean
 from featkit.trainers.base import Learner, Method
+from featkit.trainers.examples import example_views
 from featkit.trainers.images import TrainingImages, load_images
 from featkit.trainers.loop import Loop, Progress
 from featkit.trainers.run_folder import check_place, open_run
 from featkit.trainers.settings import Precision, Training
 
-METHODS = {"simclr": "featkit.trainers.simclr:SimCLR"}
+METHODS = {
+    "simclr": "featkit.trainers.simclr:SimCLR",
+    "treenet": "featkit.trainers.treenet:TreeNet",
+}
 """Where each method is, by the name of its command."""
 
 
@@ -63,7 +69,7 @@ def train(
     same CPU, with as many threads, its weights are those of one that never was, byte for byte.
 
     Args:
-        method: ``simclr``.
+        method: ``simclr`` or ``treenet``.
         source: Image folder, CSV, ``torchvision:…``, ``digits``, or a source object.
         run: The folder to make or to go on in.
         preset: ``paper``, ``cpu`` (minutes on a few cores) or ``tiny`` (seconds, to try it out).
@@ -119,10 +125,11 @@ def train(
                 method,
                 {**asdict(own), **asdict(training)},
                 provenance=_provenance(record, images.name, where),
-                notes=_notes(loaded, training),
-                figures=_FIGURES[: 1 + bool(len(loaded.judged))],
+                figures=_FIGURES[: 2 + bool(len(loaded.judged))],
             )
-            said = partial(_report, result, path, learner, loaded)
+            views, names = example_views(learner, loaded, training.seed)
+            result.arrays = {"views": views, "columns": np.array(names), "rows": _NO_NAMES}
+            said = partial(_report, result, _notes(loaded, training), path, learner, loaded)
             Loop(learner, loaded, training, folder, where, said).run(progress)
     return result
 
@@ -161,15 +168,25 @@ def _check_place(source: object, path: Path) -> None:
 
 
 def _report(
-    result: Result, path: Path, learner: Learner, images: TrainingImages, now: Progress
+    result: Result,
+    notes: Sequence[str],
+    path: Path,
+    learner: Learner,
+    images: TrainingImages,
+    now: Progress,
 ) -> None:
     """Say in ``result.json`` how far a training has come."""
+    size = network_size(learner.network)
     result.tables["epochs"] = now.rows
+    result.notes = [*notes, *learner.notes(now.rows)]
     result.scalars = {
         "epochs": now.epoch,
         "images": len(images.learned),
         "held_out": len(images.judged),
         "parameters": sum(p.numel() for p in learner.network.module.parameters()),
+        "encoder_parameters": size.parameters,
+        "flops": size.flops,
+        "activations": size.activations,
     }
     if now.best >= 0:
         result.scalars |= {"best_knn_top1": now.best, "best_epoch": now.best_epoch}
@@ -223,7 +240,18 @@ def _provenance(record: RunRecord, source: str, device: torch.device) -> dict[st
     }
 
 
+_NO_NAMES = np.array([""] * 4)
 _FIGURES = [
+    Figure(
+        "views",
+        "pictures",
+        "views",
+        "Images, and their views",
+        "",
+        "",
+        labels="rows",
+        columns="columns",
+    ),
     Figure("loss", "line", "epochs", "Loss", "epoch", "loss"),
     Figure("knn", "line", "epochs", "Accuracy of 20 neighbours", "epoch", "knn_top1"),
 ]

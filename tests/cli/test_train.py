@@ -32,7 +32,8 @@ def test_from_images_to_a_network_that_is_judged(run: Run, photos: Path, tmp_pat
     assert [line.split()[0] for line in lines[1:4]] == ["0", "1", "2"]
     assert lines[-1] == f"next: featkit extract {photos} -b {folder} -o features"
     assert {path.name for path in folder.iterdir()} - {".lock"} == {
-        "run.json", "result.json", "epochs.csv", "loss.png", "knn.png", "weights"
+        "run.json", "result.json", "epochs.csv", "arrays.h5", "views.png", "loss.png", "knn.png",
+        "weights",
     }  # fmt: skip
     status, out, _ = run("train", "simclr", photos, "-o", folder, *QUICK, "--json")
     assert status == 0
@@ -83,6 +84,48 @@ def test_stopped_by_ctrl_c_it_says_that_it_goes_on(photos: Path, tmp_path: Path)
     assert said.strip() == "featkit: stopped; the same command goes on from here"
 
 
+def test_a_tree_from_images_to_a_run(run: Run, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tree"
+    status, out, error = run(
+        "train", "treenet", photos, "-o", folder, *QUICK, "--leaves", 2, "--channels", "4,8",
+        "--join", "average", "--prototypes", 32, "--hidden", 16, "--no-blur", "--clip", 1.5,
+    )  # fmt: skip
+    assert (status, error) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["epoch", "loss", "lr", "knn_top1"]
+    header = (folder / "epochs.csv").read_text().splitlines()[0]
+    assert header.endswith(",seconds,teacher_entropy,prototype_entropy,feature_std")
+    assert lines[-1] == f"next: featkit extract {photos} -b {folder} -o features"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["method"] == "TreeNet"
+    assert record["architecture"] == "treenet(leaves=2,join=average,channels=4-8)"
+    asked = {
+        "clip": 1.5,
+        "channels": [4, 8],
+        "optimizer": "adamw",
+        "warmup": 1.0,
+        "bottleneck": 256,
+    }
+    kept = {name: record["settings"][name] for name in asked}
+    assert kept == asked  # given, the preset's, and the default
+    _, described, _ = run("layers", folder)
+    assert "head: 8 → 16 → 16 → 256 → 32" in described
+
+
+def test_the_help_shows_what_the_paper_has(run: Run) -> None:
+    _, out, _ = run("train", "treenet", "--help")
+    text = " ".join(out.split())
+    for flag, value in (("epochs", 100), ("batch-size", 384), ("lr", 0.0005), ("clip", 3.0)):
+        said = text.partition(f"--{flag} ")[2].partition(" --")[0]
+        assert f"[default: {value}" in said
+    assert "[default: adamw" in text.partition("--optimizer ")[2].partition(" --")[0]
+    assert "VISSL" not in text  # the sources of other defaults
+    assert "Malviya" not in text
+    assert "--arch" not in text
+    _, other, _ = run("train", "simclr", "--help")
+    assert "[default: 30" in " ".join(other.split()).partition("--epochs ")[2].partition(" --")[0]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -92,6 +135,18 @@ def test_stopped_by_ctrl_c_it_says_that_it_goes_on(photos: Path, tmp_path: Path)
         (["simclr", "digits", "-o", "run", "--lr", "-1"], "lr is -1.0: give a number above 0"),
         (["simclr", "digits", "-o", "run", "--depth", "9"], "no ResNet resnet9_32px: depths are"),
         (["simclr", "digits", "-o", "run", "--device", "cuda"], "device 'cuda' is not available"),
+        (["treenet", "digits", "-o", "run", "--leaves", "0"], "leaves is 0: give a whole number"),
+        (["treenet", "digits", "-o", "run", "--join", "sum"], "'sum' is not one of 'dense',"),
+        (["treenet", "digits", "-o", "run", "--channels", "8,x"], "'x' is not a valid int"),
+        (["treenet", "digits", "-o", "run", "--channels", "0"], "channels (0,): give one number"),
+        (
+            ["treenet", "digits", "-o", "run", "--leaves", "2", "--local-size", "5"],
+            "does not run on views of 5x5 pixels",
+        ),
+        (
+            ["treenet", "digits", "-o", "run", "--loss", "leaf-contrastive"],
+            "give --join concat with it",
+        ),
     ],
 )
 def test_mistakes_end_with_one_line_and_status_2(

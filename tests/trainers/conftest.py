@@ -27,6 +27,20 @@ TINY: dict[str, Any] = {
 }
 """A training of seconds: 54 of the images of :func:`stripes` learned from, three steps an epoch."""
 
+SMALL: dict[str, dict[str, Any]] = {
+    "simclr": {"arch": "cifar_resnet8"},
+    "treenet": {
+        "leaves": 2,
+        "join": "average",
+        "channels": (4, 8),
+        "prototypes": 32,
+        "hidden": 16,
+        "bottleneck": 8,
+        "local_crops": 2,
+    },
+}
+"""Of each method, what makes its network small."""
+
 
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -44,15 +58,15 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def train(source: Path | str, run: Path | str, **options: Any) -> Result:
+def train(source: Path | str, run: Path | str, method: str = "simclr", **options: Any) -> Result:
     """Train in this process."""
-    settings = {**TINY, "arch": "cifar_resnet8", "workers": 0, "device": "cpu", **options}
-    return featkit.train("simclr", source, run, **settings)
+    settings = {**TINY, **SMALL[method], "workers": 0, "device": "cpu", **options}
+    return featkit.train(method, source, run, **settings)
 
 
 def training_process(source: Path, run: Path, before: str = "", **options: Any) -> Any:
     """Start a training in a process of its own, after some other code."""
-    settings = {**TINY, "arch": "cifar_resnet8", "workers": 0, "device": "cpu", **options}
+    settings = {**TINY, **SMALL["simclr"], "workers": 0, "device": "cpu", **options}
     code = (
         "import torch, featkit\n"
         "torch.set_num_threads(1)\n"

@@ -11,10 +11,12 @@ from safetensors.torch import load, save
 from torch import nn
 
 from featkit.trainers.optimization import (
+    clip_gradients,
     learning_rate,
     make_optimizer,
     optimizer_tensors,
     restore_optimizer,
+    weight_decay,
 )
 from featkit.trainers.settings import Training
 
@@ -70,6 +72,7 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> 
 
 REFERENCES: dict[str, Any] = {
     "adam": lambda groups: torch.optim.Adam(groups, 0.01, foreach=False),
+    "adamw": lambda groups: torch.optim.AdamW(groups, 0.01, foreach=False),
     "sgd": lambda groups: torch.optim.SGD(groups, 0.01, 0.9, foreach=False),
 }
 
@@ -104,7 +107,7 @@ def test_lars_is_that_of_the_publication() -> None:
         torch.testing.assert_close(parameter.detach(), old - 0.5 * step, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["adam", "lars", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "lars", "sgd"])
 def test_a_restored_optimiser_goes_on_to_the_same_bytes(name: str) -> None:
     training = Training(optimizer=name, lr=0.01, weight_decay=0.1)
     whole, parts = (net().to(memory_format=torch.channels_last) for _ in range(2))
@@ -118,6 +121,48 @@ def test_a_restored_optimiser_goes_on_to_the_same_bytes(name: str) -> None:
     train(parts, second, range(3, 6))
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_what_is_frozen_has_no_optimiser() -> None:
+    module = net()
+    module[0].requires_grad_(requires_grad=False)
+    groups = make_optimizer(module, Training(optimizer="adamw", weight_decay=0.1)).param_groups
+    assert [len(group["params"]) for group in groups] == [1, 3]
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    module[3].weight.requires_grad_(requires_grad=False)
+    (group,) = make_optimizer(module, Training(optimizer="adamw")).param_groups
+    assert not group["decays"]
+
+
+def test_the_weight_decay_is_that_of_torchs_schedulers_cosine() -> None:
+    """From 0.04 to 0.4, as if it were a learning rate."""
+    training = Training(weight_decay=0.04, final_weight_decay=0.4)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.04)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 25, 0.4)
+    for step in range(25):
+        wanted = optimizer.param_groups[0]["lr"]
+        assert weight_decay(step / 25, training) == pytest.approx(wanted, rel=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert {weight_decay(share, Training(weight_decay=0.3)) for share in (0.0, 0.7)} == {0.3}
+
+
+def test_gradients_are_shortened_each_by_its_own() -> None:
+    module = net()
+    module(torch.randn(5, 3, 4, 4)).square().mean().backward()
+    module[1].bias.grad = None
+    for number, parameter in enumerate(module.parameters()):
+        if parameter.grad is not None:
+            parameter.grad *= 0.3 * 3**number / parameter.grad.norm()  # norms 0.3, 0.9, 2.7, …
+    before = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+    clip_gradients(module, 1.0)
+    for old, parameter in zip(before, module.parameters(), strict=True):
+        if old is None:
+            assert parameter.grad is None
+        elif old.norm() < 1:
+            assert torch.equal(parameter.grad, old)
+        else:
+            torch.testing.assert_close(parameter.grad, old / old.norm(), rtol=1e-5, atol=1e-7)
 
 
 def test_the_cosine_is_at_its_half_in_the_middle() -> None:

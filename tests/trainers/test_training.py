@@ -16,6 +16,7 @@ import featkit
 from featkit.analyses.base import Result
 from featkit.backbones.training_runs import read_run
 from featkit.errors import BackboneError, CheckpointError, ConflictError, UsageError
+from featkit.trainers.base import Moment
 from featkit.trainers.loop import DivergedError
 from tests.trainers.conftest import train
 
@@ -120,9 +121,9 @@ def test_what_is_held_out_is_never_learned_from(
     seen: list[torch.Tensor] = []
     loss = SimCLRLearner.loss
 
-    def watched(self: SimCLRLearner, pixels: torch.Tensor) -> torch.Tensor:
+    def watched(self: SimCLRLearner, pixels: torch.Tensor, moment: Moment) -> torch.Tensor:
         seen.append(pixels.clone())
-        return loss(self, pixels)
+        return loss(self, pixels, moment)
 
     monkeypatch.setattr(SimCLRLearner, "loss", watched)
     train(stripes, tmp_path / "run", epochs=9, held_out=0.5, batch_size=10)
@@ -232,7 +233,7 @@ def test_other_labels_are_another_training(stripes: Path, tmp_path: Path) -> Non
         assert result.scalars["held_out"] == (6 if name == "one" else 0)
         said = [note for note in result.notes if "neighbours do not judge" in note]
         assert len(said) == (0 if name == "one" else 1)
-        assert len(result.figures) == (2 if name == "one" else 1)
+        assert len(result.figures) == (3 if name == "one" else 2)
         if name != "none":
             with pytest.raises(ConflictError, match="labels"):
                 train(source, tmp_path / "none", epochs=1)
@@ -251,8 +252,17 @@ class Stopped(Exception):
         {"precision": "bf16"},
         {"norm": "layer", "blur": 0.5},
         {"patience": 3, "epochs": 30, "lr": 1e-9},
+        {
+            "method": "treenet",
+            "optimizer": "adamw",
+            "clip": 0.1,
+            "leaf_view": "each",
+            "weight_decay": 0.04,
+            "final_weight_decay": 0.4,
+        },
+        {"method": "treenet", "loss": "byol"},
     ],
-    ids=["adam", "sgd", "lars", "bf16", "layer", "patience"],
+    ids=["adam", "sgd", "lars", "bf16", "layer", "patience", "treenet", "byol"],
 )
 def test_stopped_in_any_step_it_goes_on_to_the_same_bytes(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
@@ -328,7 +338,9 @@ def test_a_name_that_no_backbone_can_have_is_refused(
         ({"lr": float("nan")}, "lr is nan"),
         ({"held_out": 1.0}, r"held_out is 1\.0: give a share below 1"),
         ({"held_out": 0.0, "patience": 3}, "patience needs images to judge on"),
-        ({"optimizer": "adamw"}, "optimizer is 'adamw': use adam, lars, sgd"),
+        ({"optimizer": "adan"}, "optimizer is 'adan': use adam, adamw, lars, sgd"),
+        ({"clip": -1.0}, r"clip is -1\.0: give a number, at least 0"),
+        ({"final_weight_decay": "a"}, "final_weight_decay is 'a': give a number"),
         ({"temperature": -1.0}, r"temperature is -1\.0"),
         ({"crop": 0.0}, r"crop is 0\.0"),
         ({"blur": 2.0}, r"blur is 2\.0"),
@@ -460,5 +472,5 @@ def test_pixels_beyond_memory_lie_in_a_mapped_file(
     weights = [tmp_path / run / "weights" / "epoch-0001.safetensors" for run in ("held", "mapped")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert {path.name for path in (tmp_path / "mapped").iterdir()} == {
-        "run.json", "result.json", "epochs.csv", "weights", ".lock"
+        "run.json", "result.json", "epochs.csv", "arrays.h5", "weights", ".lock"
     }  # fmt: skip

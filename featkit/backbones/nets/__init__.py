@@ -15,6 +15,8 @@ from featkit.backbones.nets.cifar_resnet import CIFAR_PREPROCESSING, CifarResNet
 from featkit.backbones.nets.norms import NORMS
 from featkit.backbones.nets.recipes import CIFAR, IMAGENET, IMAGENET_BICUBIC
 from featkit.backbones.nets.ssl_resnet import BLOCKS, WIDTHS, SslResNet, ssl_resnet_name
+from featkit.backbones.nets.treenet.shape import TreeShape
+from featkit.backbones.nets.treenet.tree import TreeNet
 from featkit.backbones.nets.vit import EMBEDDINGS, PATCHES, vit, vit_name
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import BackboneError
@@ -59,6 +61,7 @@ for _channels, _bn, _sobel, _conv in product(CHANNELS, (False, True), (False, Tr
 for _size, _patch in product(EMBEDDINGS, PATCHES):
     NETS.register(vit_name(_size, _patch), (partial(vit, _size, _patch), IMAGENET_BICUBIC))
 NETS.register(vit_name("small", 16, 12), (partial(vit, "small", 16, 12), IMAGENET))
+NETS.register("treenet", (partial(TreeNet, TreeShape()), CIFAR))
 
 
 def resnet_variant(

@@ -60,6 +60,11 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     return out
 
 
+def solarize(images: Tensor) -> Tensor:
+    """Invert what is bright of images in [0, 1]: pixels of 0.5 or more."""
+    return torch.where(images < 0.5, images, 1 - images)
+
+
 _ADJUST: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     adjust_brightness,
     adjust_contrast,

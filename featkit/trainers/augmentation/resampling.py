@@ -6,8 +6,13 @@ small matrices for each image. A batch is two batched products, whatever is aske
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Interpolation = Literal["bilinear", "bicubic"]
 
 _TRIES = 10
 """Boxes that are drawn for an image, of which the first that fits is taken (torchvision)."""
@@ -51,19 +56,41 @@ def draw_crops(
     return torch.stack([top, left, h, w], 1)
 
 
-def crop_matrix(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
-    """Return the matrices that resize a part of an axis, bilinear with antialiasing.
+def _triangle(distance: Tensor) -> Tensor:
+    return distance.neg_().add_(1).clamp_(min=0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Return Keys' cubic of the slope -1/2, which is 0 from a distance of 2 on."""
+    x = distance.clamp_(max=2)
+    near = x.mul(1.5).sub_(2.5).mul_(x).mul_(x).add_(1)
+    far = x.mul(-0.5).add_(2.5).mul_(x).sub_(4).mul_(x).add_(2)
+    return torch.where(x < 1, near, far)
+
+
+_KERNELS: dict[Interpolation, Callable[[Tensor], Tensor]] = {
+    "bilinear": _triangle,
+    "bicubic": _cubic,
+}
+"""Weights of pixels by their distance, which is overwritten."""
+
+
+def crop_matrix(
+    start: Tensor, length: Tensor, side: int, size: int, interpolation: Interpolation = "bilinear"
+) -> Tensor:
+    """Return the matrices that resize a part of an axis, with antialiasing.
 
     Args:
         start: (b) where the part begins.
         length: (b) of the part.
         side: Length of the axis.
         size: Length that it is resized to.
+        interpolation: ``bicubic`` overshoots at edges.
 
     Returns:
-        (b, size, side) float32; rows sum to 1. As Pillow and torch
-        (``interpolate(antialias=True)``): a triangle about the centre of each new pixel, as wide
-        as the wider of both pixels, cut off at the part's ends.
+        (b, size, side) of the type of ``start``; rows sum to 1. As Pillow and torch
+        (``interpolate(antialias=True)``): a triangle, or a cubic of twice its reach, about the
+        centre of each new pixel, as wide as the wider of both pixels, cut off at the part's ends.
 
     Example:
         >>> crop_matrix(torch.tensor([1.0]), torch.tensor([2.0]), 4, 2)
@@ -74,7 +101,7 @@ def crop_matrix(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
     new = torch.arange(size, device=start.device)[:, None] + 0.5
     centers = start[:, None, None] + step * new
     places = torch.arange(side, device=start.device)
-    matrix = ((places + 0.5 - centers).abs_() / step.clamp(min=1)).neg_().add_(1).clamp_(min=0)
+    matrix = _KERNELS[interpolation]((places + 0.5 - centers).abs_() / step.clamp(min=1))
     inside = (places >= start[:, None]) & (places < (start + length)[:, None])
     matrix *= inside[:, None, :]
     return matrix.div_(matrix.sum(2, keepdim=True))

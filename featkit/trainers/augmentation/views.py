@@ -1,4 +1,4 @@
-"""Random views of images, as contrastive learning makes them."""
+"""Random views of images, as self-supervised learning makes them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from featkit.trainers.augmentation.color import grayscale, jitter_colors
+from featkit.trainers.augmentation.color import grayscale, jitter_colors, solarize
 from featkit.trainers.augmentation.resampling import (
+    Interpolation,
     blur_matrix,
     crop_matrix,
     draw_crops,
@@ -22,21 +23,26 @@ _SIGMA = (0.1, 2.0)
 
 @dataclass(frozen=True)
 class Views:
-    """A random crop, flip, change of colours and blur for each image of a batch.
+    """A random crop, flip, change of colours, blur and solarisation for each image of a batch.
 
     Every image has draws of its own, those that torchvision's ``RandomResizedCrop``,
-    ``RandomHorizontalFlip``, ``ColorJitter`` (in a random order), ``RandomGrayscale`` and
-    ``GaussianBlur`` make. They come from torch's global generator of the device.
+    ``RandomHorizontalFlip``, ``ColorJitter`` (in a random order), ``RandomGrayscale``,
+    ``GaussianBlur`` and ``RandomSolarize`` make. They come from torch's global generator of the
+    device.
 
     Args:
         size: Pixels of a side of the views.
-        scale: Least share of an image's area in a crop; the largest is all of it.
-        color: Strength s of the change of colours: brightness, contrast and saturation by up to
-            0.8·s, the hue by up to 0.2·s of a turn.
-        blur: Probability of a blur, over a tenth of the view's side.
+        scale: Least and largest share of an image's area in a crop.
+        jitter: Reach of the change of brightness, contrast and saturation, 0 or more, and of hue,
+            in turns up to 0.5.
+        blur: Probability of a blur.
+        kernel: Pixels that a blur averages along an axis, an odd number below twice the size.
+            Default: a tenth of the size.
+        solarize: Probability that what is bright is inverted.
+        interpolation: Of the crop.
 
-    Source: Chen et al. 2020, arXiv:2002.05709, appendix A; appendix B.9 for 32 pixels (s = 0.5, no
-    blur).
+    Source: Chen et al. 2020, arXiv:2002.05709, appendix A; appendix B.9 for 32 pixels (a strength
+    of 0.5, no blur).
 
     Example:
         >>> pixels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
@@ -45,9 +51,12 @@ class Views:
     """
 
     size: int
-    scale: float = 0.08
-    color: float = 0.5
+    scale: tuple[float, float] = (0.08, 1.0)
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
     blur: float = 0.0
+    kernel: int | None = None
+    solarize: float = 0.0
+    interpolation: Interpolation = "bilinear"
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -60,43 +69,59 @@ class Views:
             (b, 3, size, size) float32 in [0, 1].
         """
         with torch.autocast(pixels.device.type, enabled=False):
-            return self._make(pixels)
+            views = self._crop(pixels)
+            self._recolor(views)
+            if self.blur:
+                self._blur(views)
+            if self.solarize:
+                rows = _drawn(views, self.solarize)
+                views.index_copy_(0, rows, solarize(views.index_select(0, rows)))
+            return views
 
-    def _make(self, pixels: Tensor) -> Tensor:
+    def _crop(self, pixels: Tensor) -> Tensor:
         count, device = len(pixels), pixels.device
         height, width = pixels.shape[2:]
-        boxes = draw_crops(count, (height, width), (self.scale, 1.0), _RATIO, device)
+        boxes = draw_crops(count, (height, width), self.scale, _RATIO, device)
         top, left, h, w = boxes.unbind(1)
-        columns = crop_matrix(left, w, width, self.size)
+        rows = crop_matrix(top, h, height, self.size, self.interpolation)
+        columns = crop_matrix(left, w, width, self.size, self.interpolation)
         is_flipped = torch.rand(count, device=device) < _FLIPPED
         columns = torch.where(is_flipped[:, None, None], columns.flip(1), columns)
-        images = pixels.to(torch.float32).div_(255)
-        views = resample(images, crop_matrix(top, h, height, self.size), columns)
-        self._recolor(views)
-        if self.blur:
-            self._blur(views)
-        return views
+        views = resample(pixels.to(torch.float32).div_(255), rows, columns)
+        return views.clamp_(0, 1) if self.interpolation == "bicubic" else views
 
     def _recolor(self, views: Tensor) -> None:
-        count, device = len(views), views.device
-        if self.color:
-            reach = 0.8 * self.color
-            factors = torch.empty(count, 4, device=device).uniform_(max(0, 1 - reach), 1 + reach)
-            turn = min(0.2 * self.color, 0.5)
-            factors[:, 3] = torch.empty(count, device=device).uniform_(-turn, turn)
-            order = torch.rand(count, 4, device=device).argsort(1)
-            rows = (torch.rand(count, device=device) < _JITTERED).nonzero().squeeze(1)
+        if any(self.jitter):
+            factors = self._draw_factors(views)
+            order = torch.rand(len(views), 4, device=views.device).argsort(1)
+            rows = _drawn(views, _JITTERED)
             jittered = jitter_colors(views.index_select(0, rows), factors[rows], order[rows])
             views.index_copy_(0, rows, jittered)
-        rows = (torch.rand(count, device=device) < _GRAY).nonzero().squeeze(1)
+        rows = _drawn(views, _GRAY)
         gray = grayscale(views.index_select(0, rows))
         views.index_copy_(0, rows, gray.expand(-1, 3, -1, -1))
 
+    def _draw_factors(self, views: Tensor) -> Tensor:
+        """Draw (b, 4): brightness, contrast and saturation at once where their reach is one."""
+        *reaches, turn = self.jitter
+        factors = torch.empty(len(views), 4, device=views.device)
+        factors.uniform_(max(0, 1 - reaches[0]), 1 + reaches[0])
+        for number, reach in enumerate(reaches):
+            if reach != reaches[0]:
+                own = torch.empty(len(views), device=views.device)
+                factors[:, number] = own.uniform_(max(0, 1 - reach), 1 + reach)
+        factors[:, 3] = torch.empty(len(views), device=views.device).uniform_(-turn, turn)
+        return factors
+
     def _blur(self, views: Tensor) -> None:
-        count, device = len(views), views.device
-        kernel = max(3, self.size // 10 // 2 * 2 + 1)
-        sigma = torch.empty(count, device=device).uniform_(*_SIGMA)
-        rows = (torch.rand(count, device=device) < self.blur).nonzero().squeeze(1)
+        kernel = self.kernel or max(3, self.size // 10 // 2 * 2 + 1)
+        sigma = torch.empty(len(views), device=views.device).uniform_(*_SIGMA)
+        rows = _drawn(views, self.blur)
         matrix = blur_matrix(sigma[rows], self.size, kernel)
         blurred = resample(views.index_select(0, rows), matrix, matrix)
         views.index_copy_(0, rows, blurred)
+
+
+def _drawn(views: Tensor, probability: float) -> Tensor:
+    """Return the numbers of the images that are drawn, each with the same probability."""
+    return (torch.rand(len(views), device=views.device) < probability).nonzero().squeeze(1)

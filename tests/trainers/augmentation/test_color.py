@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -35,6 +36,15 @@ def test_each_change_is_that_of_torchvision(images: Tensor, name: str) -> None:
 def test_grey_is_that_of_torchvision(images: Tensor) -> None:
     wanted = transforms.rgb_to_grayscale(images)
     torch.testing.assert_close(color.grayscale(images), wanted, rtol=0, atol=1e-6)
+
+
+def test_solarised_images_are_those_of_torchvision_and_pillow(images: Tensor) -> None:
+    wanted = transforms.solarize(images, 0.5)
+    torch.testing.assert_close(color.solarize(images), wanted, rtol=0, atol=0)
+    levels = torch.arange(256, dtype=torch.uint8).expand(1, 3, 16, 256)
+    image = ImageOps.solarize(Image.fromarray(levels[0].permute(1, 2, 0).numpy()))
+    ours = (color.solarize(levels / 255) * 255).round().to(torch.uint8)
+    assert torch.equal(ours[0], transforms.pil_to_tensor(image))
 
 
 def test_the_order_is_that_of_each_image(images: Tensor) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
 from featkit.trainers.augmentation.resampling import (
+    Interpolation,
     blur_matrix,
     crop_matrix,
     draw_crops,
@@ -23,19 +24,31 @@ def images() -> Tensor:
     return torch.rand(8, 3, 40, 48, generator=torch.Generator().manual_seed(0))
 
 
+BOXES = torch.tensor(
+    [[0, 0, 40, 48], [3, 5, 1, 1], [0, 47, 40, 1], [39, 0, 1, 48], [7, 9, 20, 30],
+     [20, 20, 3, 7], [1, 1, 38, 46], [39, 47, 1, 1]]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [1, 16, 33, 64, 130])
-def test_crops_are_those_of_torchvision(images: Tensor, size: int) -> None:
-    boxes = torch.tensor(
-        [[0, 0, 40, 48], [3, 5, 1, 1], [0, 47, 40, 1], [39, 0, 1, 48], [7, 9, 20, 30],
-         [20, 20, 3, 7], [1, 1, 38, 46], [39, 47, 1, 1]]
-    )  # fmt: skip
-    top, left, height, width = boxes.float().unbind(1)
-    ours = resample(images, crop_matrix(top, height, 40, size), crop_matrix(left, width, 48, size))
+def test_crops_are_those_of_torchvision(
+    images: Tensor, size: int, interpolation: Interpolation, dtype: torch.dtype, tolerance: float
+) -> None:
+    """To the rounding of places along an axis, which torch's crops in float32 have as well."""
+    images = images.to(dtype)
+    top, left, height, width = BOXES.to(dtype).unbind(1)
+    rows = crop_matrix(top, height, 40, size, interpolation)
+    columns = crop_matrix(left, width, 48, size, interpolation)
+    mode = InterpolationMode(interpolation)
     theirs = [
-        transforms.resized_crop(image, *box, [size, size], antialias=True)
-        for image, box in zip(images, boxes.tolist(), strict=True)
+        transforms.resized_crop(image, *box, [size, size], mode, antialias=True)
+        for image, box in zip(images, BOXES.tolist(), strict=True)
     ]
-    torch.testing.assert_close(ours, torch.stack(theirs), rtol=0, atol=5e-6)
+    torch.testing.assert_close(
+        resample(images, rows, columns), torch.stack(theirs), rtol=0, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 23])

@@ -1,0 +1,1 @@
+"""TreeNets: networks of separate pathways, the leaves, whose outputs are joined."""

@@ -1,0 +1,78 @@
+"""What stands between features and losses while a network is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class PrototypeHead(nn.Module):
+    """DINO's head: three layers to an embedding, and its cosines with prototypes.
+
+    Args:
+        features: Dimensions that come.
+        hidden: Of the layers between.
+        bottleneck: Of the embedding.
+        prototypes: Scores that go.
+        norm: Whether the layers between are normalised by batch.
+
+    Source: Caron et al. 2021, arXiv:2104.14294, appendix C; names of tensors as in their
+    ``DINOHead``, so that whatever reads theirs reads these.
+
+    Example:
+        >>> PrototypeHead(64, 32, 16, 100)(torch.ones(2, 64)).shape
+        torch.Size([2, 100])
+    """
+
+    def __init__(
+        self, features: int, hidden: int, bottleneck: int, prototypes: int, norm: bool = False
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs in (features, hidden):
+            layers += [nn.Linear(inputs, hidden), *([nn.BatchNorm1d(hidden)] * norm), nn.GELU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
+        self.last_layer = UnitRows(bottleneck, prototypes)
+        for module in self.mlp:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (b, d) to scores (b, prototypes), -1 to 1."""
+        scores: Tensor = self.last_layer(functional.normalize(self.mlp(x), dim=1))
+        return scores
+
+
+class UnitRows(nn.Module):
+    """A linear layer without bias, its rows of length 1 (weight normalisation, the length fixed).
+
+    Args:
+        inputs: Dimensions that come.
+        outputs: Dimensions that go.
+    """
+
+    weight_g: Tensor
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("weight_g", torch.ones(outputs, 1))
+        self.weight_v = nn.Parameter(nn.Linear(inputs, outputs, bias=False).weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, inputs) to (b, outputs)."""
+        return functional.linear(x, functional.normalize(self.weight_v, dim=1) * self.weight_g)
+
+
+def byol_head(features: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return BYOL's projection, and its prediction: two layers, normalised by batch between.
+
+    Source: Grill et al. 2020, arXiv:2006.07733, sec. 3.3.
+    """
+    return nn.Sequential(
+        nn.Linear(features, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, outputs),
+    )
