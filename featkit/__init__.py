@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from featkit.analyses.dissect.analysis import dissect
     from featkit.analyses.dissect.config import DissectConfig
     from featkit.analyses.ensemble.representation import EnsembleRepresentation
+    from featkit.analyses.saliency.analysis import saliency
+    from featkit.analyses.saliency.config import SaliencyConfig
     from featkit.backbones.base import Backbone, Network
     from featkit.backbones.resolve import load_backbone
     from featkit.data.preprocessing import Preprocessing
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from featkit.ops.neighbors import nearest_neighbors
     from featkit.ops.nt_xent import nt_xent
     from featkit.ops.probe_protocols import learn_probe
+    from featkit.ops.projection import project
     from featkit.ops.proportions import paired_test, proportion_interval
     from featkit.ops.rank_correlation import rank_correlation
     from featkit.ops.similarity import neighbor_overlap
@@ -61,6 +64,7 @@ _HOME = {
     "LinearProbe": "featkit.ops.linear_probe",
     "Network": "featkit.backbones.base",
     "Preprocessing": "featkit.data.preprocessing",
+    "SaliencyConfig": "featkit.analyses.saliency.config",
     "Store": "featkit.store.reader",
     "alignment": "featkit.ops.uniformity",
     "byol_loss": "featkit.ops.byol_loss",
@@ -87,9 +91,11 @@ _HOME = {
     "open_store": "featkit.store.reader",
     "paired_test": "featkit.ops.proportions",
     "participation_ratio": "featkit.ops.spectrum",
+    "project": "featkit.ops.projection",
     "proportion_interval": "featkit.ops.proportions",
     "prototype_accuracy": "featkit.ops.few_shot",
     "rank_correlation": "featkit.ops.rank_correlation",
+    "saliency": "featkit.analyses.saliency.analysis",
     "sample_episodes": "featkit.ops.few_shot",
     "singular_values": "featkit.ops.spectrum",
     "spectral_evenness": "featkit.ops.unit_correlation",
@@ -110,6 +116,7 @@ __all__ = [
     "LinearProbe",
     "Network",
     "Preprocessing",
+    "SaliencyConfig",
     "Store",
     "__version__",
     "alignment",
@@ -137,9 +144,11 @@ __all__ = [
     "open_store",
     "paired_test",
     "participation_ratio",
+    "project",
     "proportion_interval",
     "prototype_accuracy",
     "rank_correlation",
+    "saliency",
     "sample_episodes",
     "singular_values",
     "spectral_evenness",

@@ -32,6 +32,7 @@ COMMANDS = {
     ),
     "train": ("featkit_cli.train:train", "Train a network of your own."),
     "dissect": ("featkit_cli.dissect:dissect", "Find which concepts the units detect."),
+    "saliency": ("featkit_cli.saliency:saliency", "Find which pixels the leaves look at."),
     "ls": ("featkit_cli.ls:ls", "List the tables of a store."),
     "verify": ("featkit_cli.verify:verify", "Check every byte of a store."),
     "export": ("featkit_cli.export:export", "Write a store as npz, parquet or one HDF5 file."),

@@ -1,0 +1,1 @@
+"""Which pixels the leaves of a TreeNet look at."""
