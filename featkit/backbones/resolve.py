@@ -123,7 +123,8 @@ def _default_name(target: str, epoch: str | None = None) -> str:
         while Path(name).suffix in _SUFFIXES:
             name = Path(name).stem
         return name
-    return re.split("[:/]", target)[-1]
+    kind, opening, shape = target.partition("(")
+    return re.split("[:/]", kind)[-1] + opening + shape
 
 
 def _is_file(target: str) -> bool:

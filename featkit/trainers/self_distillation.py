@@ -39,7 +39,7 @@ class Pair(nn.Module):
         self.student, self.predictor = student, predictor or nn.Identity()
         self.teacher = copy.deepcopy(student).requires_grad_(False)
         self.register_buffer("center", torch.zeros(prototypes))
-        self.register_buffer("seen", torch.zeros(4, dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros(4))
 
     @torch.no_grad()
     def follow(self, momentum: float) -> None:

@@ -18,7 +18,7 @@ import torch
 from featkit.analyses.base import RESULT_FILE, Figure, Result, check_folder
 from featkit.backbones.device import choose_device
 from featkit.backbones.precision import native_precision
-from featkit.backbones.size import network_size
+from featkit.backbones.size import NetworkSize, network_size
 from featkit.backbones.training_runs import RunRecord, is_run, read_run
 from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
@@ -128,8 +128,13 @@ def train(
                 figures=_FIGURES[: 2 + bool(len(loaded.judged))],
             )
             views, names = example_views(learner, loaded, training.seed)
-            result.arrays = {"views": views, "columns": np.array(names), "rows": _NO_NAMES}
-            said = partial(_report, result, _notes(loaded, training), path, learner, loaded)
+            result.arrays = {
+                "views": views,
+                "columns": np.array(names),
+                "rows": np.array([""] * len(views)),
+            }
+            notes, size = _notes(loaded, training), network_size(network)
+            said = partial(_report, result, notes, path, learner, size, loaded)
             Loop(learner, loaded, training, folder, where, said).run(progress)
     return result
 
@@ -172,11 +177,11 @@ def _report(
     notes: Sequence[str],
     path: Path,
     learner: Learner,
+    size: NetworkSize,
     images: TrainingImages,
     now: Progress,
 ) -> None:
     """Say in ``result.json`` how far a training has come."""
-    size = network_size(learner.network)
     result.tables["epochs"] = now.rows
     result.notes = [*notes, *learner.notes(now.rows)]
     result.scalars = {
@@ -240,7 +245,6 @@ def _provenance(record: RunRecord, source: str, device: torch.device) -> dict[st
     }
 
 
-_NO_NAMES = np.array([""] * 4)
 _FIGURES = [
     Figure(
         "views",

@@ -47,8 +47,8 @@ class TreeNetConfig:
     order: Order = option(
         "norm-conv", "Normalise before convolutions, or after (sec. 3.2.1).", "sec. 5.1"
     )
-    channels: tuple[int, ...] = option(
-        (8, 16, 32, 48, 64), "Of the convolutions of a leaf.", "sec. 3.2.1"
+    channels: tuple[int, ...] | None = option(
+        None, "Of the convolutions of a leaf. Default: 8,16,32,48,64.", "sec. 3.2.1"
     )
     leaf: str | None = option(
         None, "Another network as a leaf: resnet18_32px, timm:resnet10t, … Default: convolutions."
@@ -69,7 +69,9 @@ class TreeNetConfig:
         4096, "K, what DINO tells apart. Its own 65,536 are more than CIFAR-10 has images."
     )
     hidden: int = option(2048, "Dimensions within the head.", "DINO")
-    head_norm: bool = option(False, "Normalise by batch within DINO's head.", "DINO")
+    head_norm: bool = option(
+        False, "Normalise by batch within DINO's head, views of each size by themselves.", "DINO"
+    )
     bottleneck: int = option(256, "Dimensions before the prototypes, or of BYOL's loss.", "DINO")
     student_temperature: float = option(0.1, "τ of the student.", "DINO")
     teacher_temperature: float = option(0.04, "τ of the teacher.", "DINO")
@@ -101,8 +103,6 @@ class TreeNetConfig:
             check_numbers(self, {name: 0})
             if getattr(self, name) > 1:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: give a number, 0 to 1")
-        if not (isinstance(self.channels, tuple) and all(type(c) is int for c in self.channels)):
-            raise UsageError(f"channels is {self.channels!r}: give whole numbers, as (8, 16, 32)")
         for name, kinds in (("loss", Loss), ("leaf_view", LeafView)):
             if getattr(self, name) not in get_args(kinds):
                 said = f"{name} is {getattr(self, name)!r}"
@@ -119,6 +119,8 @@ class TreeNetConfig:
             )
         if self.loss == "leaf-contrastive" and self.join != "concat":
             raise UsageError("leaf-contrastive has no part for a join: give --join concat with it")
+        if self.baseline not in (None, "cnn") and (self.leaf or self.channels is not None):
+            raise UsageError("leaf and channels are of trees, which this baseline is not")
         if self.baseline is not None and self.leaf_view != "same":
             raise UsageError("leaf_view is of a tree's leaves, which a baseline has not")
 
@@ -127,12 +129,13 @@ class TreeNetConfig:
         if self.baseline not in (None, "cnn"):
             return str(self.baseline)
         view: View = "part" if self.leaf_view == "part" else "whole"
+        channels = TreeShape.channels if self.channels is None else tuple(self.channels)
         shape = TreeShape(
-            self.leaves, self.join, self.pool, self.order, self.channels, self.leaf or "", view
+            self.leaves, self.join, self.pool, self.order, channels, self.leaf or "", view
         )
         if self.baseline is None:
             return tree_name(shape)
-        if self.channels != TreeShape.channels:
+        if self.channels is not None:
             return tree_name(replace(shape, leaves=1, join="dense"))
         return tree_name(widened(shape))
 
@@ -163,16 +166,17 @@ class TreeNet:
             "leaves": 8,
             "images": 10_000,
             "size": 16,
-            "epochs": 10,
+            "epochs": 3,
             "batch_size": 32,
-            "warmup": 1.0,
-            "lr": 1e-3,
+            "warmup": 0.25,
+            "lr": 5e-4,
             "prototypes": 256,
             "head_norm": True,
             "freeze_last": 0,
             "hidden": 512,
             "local_crops": 4,
             "momentum": 0.99,
+            "knn_every": 1,
         },
         "tiny": {
             **_PAPER,
@@ -243,7 +247,7 @@ def _check_size(network: Network, size: int) -> None:
         reason = one_line(error, 200)
         raise UsageError(
             f"{network.architecture} does not run on views of {size}x{size} pixels ({reason}): "
-            f"give a larger --local-size or --size"
+            f"give a larger --local-size or --size, or another network"
         ) from error
 
 

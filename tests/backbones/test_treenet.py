@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import featkit
 from featkit.backbones.architectures import build
 from featkit.backbones.base import Backbone
 from featkit.backbones.layer_names import classifier_path
@@ -493,3 +494,8 @@ def test_its_features_are_what_is_joined(join: Join) -> None:
     backbone = Backbone("tree", "tree", network)
     assert default_tap(backbone, probe(backbone)) == Tap("join", "none")
     assert classifier_path(network.module) == "head"
+
+
+def test_a_tree_of_other_networks_is_not_called_as_they_are() -> None:
+    backbone = featkit.load_backbone("treenet(leaves=2,leaf=timm:test_resnet)?weights=none")
+    assert backbone.name.startswith("treenet")

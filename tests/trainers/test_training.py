@@ -256,6 +256,7 @@ class Stopped(Exception):
             "method": "treenet",
             "optimizer": "adamw",
             "clip": 0.1,
+            "head_norm": True,
             "leaf_view": "each",
             "weight_decay": 0.04,
             "final_weight_decay": 0.4,
@@ -474,3 +475,11 @@ def test_pixels_beyond_memory_lie_in_a_mapped_file(
     assert {path.name for path in (tmp_path / "mapped").iterdir()} == {
         "run.json", "result.json", "epochs.csv", "arrays.h5", "weights", ".lock"
     }  # fmt: skip
+
+
+def test_views_of_fewer_images_than_are_usually_shown(stripes: Path, tmp_path: Path) -> None:
+    from featkit.report.figures import draw_figures
+
+    result = train(stripes, tmp_path / "run", images=6, held_out=0.5, batch_size=2, epochs=1)
+    assert result.arrays["views"].shape == (3, 3, 16, 16, 3)
+    assert {path.name for path in draw_figures(result, tmp_path)} >= {"views.png", "loss.png"}

@@ -74,9 +74,9 @@ def mean_of_pairs(student: Sequence[Any], teacher: Sequence[Any], loss: Any) -> 
         {},
         {"leaf_view": "each", "local_crops": 0},
         {"leaf_view": "part", "local_size": 8},
-        {"baseline": "cifar_resnet8"},
+        {"baseline": "cifar_resnet8", "channels": None},
         {"baseline": "cnn"},
-        {"leaf": "cifar_resnet8", "channels": TreeNetConfig.channels},
+        {"leaf": "cifar_resnet8", "channels": None},
     ],
     ids=["same", "each", "part", "resnet", "cnn", "leaf"],
 )
@@ -348,16 +348,21 @@ def test_images_that_all_belong_to_one_prototype_are_reported(
             "treenet(leaves=2,join=concat,pool=recurrent,channels=4-8)",
             16,
         ),
+        (
+            {"head_norm": True, "precision": "bf16", "join": "attention", "leaf_view": "each"},
+            "treenet(leaves=2,join=attention,channels=4-8)",
+            8,
+        ),
         ({"leaf_view": "part"}, "treenet(leaves=2,join=average,channels=4-8,view=part)", 8),
         ({"baseline": "cnn"}, "treenet(leaves=1,channels=4-8)", 256),
-        ({"baseline": "cifar_resnet8"}, "cifar_resnet8", 64),
+        ({"baseline": "cifar_resnet8", "channels": None}, "cifar_resnet8", 64),
         (
-            {"leaf": "cifar_resnet8", "channels": TreeNetConfig.channels},
+            {"leaf": "cifar_resnet8", "channels": None},
             "treenet(leaves=2,join=average,leaf=cifar_resnet8)",
             64,
         ),
     ],
-    ids=["contrast", "part", "cnn", "resnet", "leaf"],
+    ids=["contrast", "bf16", "part", "cnn", "resnet", "leaf"],
 )
 def test_every_kind_is_a_backbone_afterwards(
     stripes: Path, tmp_path: Path, options: dict[str, Any], architecture: str, width: int
@@ -431,9 +436,13 @@ def test_probing_leaves_statistics_as_they_are() -> None:
         ),
         ({"beta": 1.0, "baseline": "cnn"}, "beta compares leaves .*, and no baseline"),
         ({"baseline": "cnn", "leaf_view": "each"}, "leaf_view is of a tree's leaves"),
-        ({"baseline": "resnet9"}, "no network 'resnet9'"),
-        ({"baseline": "torchvision:squeezenet1_0"}, "ends in no linear layer that a head could"),
+        ({"baseline": "resnet9", "channels": None}, "no network 'resnet9'"),
+        (
+            {"baseline": "torchvision:squeezenet1_0", "channels": None},
+            "ends in no linear layer that a head could",
+        ),
         ({"leaf": "cifar_resnet8"}, "leaf cifar_resnet8: pool, order and channels are those of"),
+        ({"baseline": "cifar_resnet8"}, "leaf and channels are of trees"),
         ({"leaves": 129}, "a TreeNet has 1 to 128 leaves, not 129"),
         ({"leaves": 0}, "leaves is 0: give a whole number, at least 1"),
         ({"join": "sum"}, "join 'sum': use dense, average"),
@@ -448,10 +457,13 @@ def test_probing_leaves_statistics_as_they_are() -> None:
         ({"local_size": 3}, "local_size is 3: give a whole number, at least 4"),
         ({"leaf_view": "part", "local_size": 4}, r"4x4 pixels .*larger --local-size or --size"),
         (
-            {"channels": TreeNetConfig.channels, "size": 10},
+            {"channels": None, "size": 10},
             r"5x5 pixels \(images of 5 x 5 pixels: 5 convolutions need 6 or more\): give a larger",
         ),
-        ({"baseline": "timm:test_vit"}, "timm:test_vit does not run on views of 8x8 pixels"),
+        (
+            {"baseline": "timm:test_vit", "channels": None},
+            "timm:test_vit does not run on views of 8x8 pixels",
+        ),
         ({"channels": (8, 0)}, r"channels \(8, 0\): give one number or more"),
         ({"temprature": 1}, "TreeNet has no option 'temprature': did you mean temperature"),
     ],

@@ -87,7 +87,7 @@ class ConvLeaves(nn.Module):
             maps = self._layer(number, maps, 0, self.count, 1 if is_shared else self.count)
             self.get_submodule(f"conv{number + 1}")([maps])
         positions = maps.view(len(maps), self.count, self.width, -1).transpose(2, 3)
-        pooled: Tensor = self.pool(positions)
+        pooled: Tensor = self.pool.forward(positions)
         return pooled
 
     def _by_leaf(self, images: Tensor) -> Tensor:
@@ -98,6 +98,7 @@ class ConvLeaves(nn.Module):
             maps = [self._layer(number, m, leaf, 1, 1) for leaf, m in enumerate(maps)]
             self.get_submodule(f"conv{number + 1}")(maps)
         rows = [m.permute(0, 2, 3, 1).flatten(1, 2)[:, None] for m in maps]
+        # not called as a module, which a tap would see once a leaf
         return torch.cat([self.pool.forward(row, leaf) for leaf, row in enumerate(rows)], 1)
 
     def _layer(self, number: int, maps: Tensor, first: int, count: int, groups: int) -> Tensor:
