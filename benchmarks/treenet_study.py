@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from benchmarks.harness import RESULTS, command_line, save
 from benchmarks.simclr_families import list_images
@@ -285,7 +286,7 @@ def run_leaves(task: tuple[Row, str, Path]) -> str:
         return f"{name}: was there"
     one_core()
     started = time.process_time()
-    result = featkit.saliency(run, (work / "source-test").read_text())
+    result = featkit.saliency(run, (work / "source-test").read_text(), workers=0)
     told = {
         "leaves": result.tables["leaves"],
         "shares": result.tables["shares"],
@@ -310,7 +311,9 @@ def project_joins(work: Path, seen: int) -> Row:
         )  # fmt: skip
         result = Projection(ProjectionConfig(samples=seen)).run({"store": store.tables()})
         for path in draw_figures(result, folder):
-            shutil.move(path, RESULTS / f"treenet_study_{Path(path).name}")
+            with Image.open(path) as picture:  # thousands of points: half a megabyte otherwise
+                small = picture.convert("RGB").quantize(64)
+            small.save(RESULTS / f"treenet_study_{Path(path).name}", optimize=True)
     return {"images": seen, "quality": result.tables["quality"]}
 
 
@@ -320,7 +323,9 @@ def look_at(work: Path, run: str, name: str, shap: bool = False) -> Row:
     from featkit.report.figures import draw_figures
 
     config = featkit.SaliencyConfig(shap=shap)
-    result = featkit.saliency(work / "runs" / run, (work / "source-test").read_text(), config)
+    result = featkit.saliency(
+        work / "runs" / run, (work / "source-test").read_text(), config, workers=0
+    )
     wanted = {"shap"} if shap else {"leaves", "overlay"}
     result.figures = [figure for figure in result.figures if figure.name in wanted]
     with tempfile.TemporaryDirectory() as folder:

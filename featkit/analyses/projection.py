@@ -214,10 +214,11 @@ class Projection:
                 what = f"{len(table) - readable} of {len(table)} images, which could not be read"
                 result.notes.append(f"{name}: left out {what}")
             if rows[name] < readable:
-                what = f"{rows[name]:,} of {readable:,} images, drawn with seed {self.config.seed}"
-                result.notes.append(f"{name}: {what}")
+                what = f"{rows[name]:,} of {readable:,} images of a table"
+                result.notes.append(f"{what}, drawn with seed {self.config.seed}")
             if table.labels is not None and table.labels.ndim == 2:
                 result.notes.append(f"{name}: its images have several labels: points have no class")
+        result.notes = list(dict.fromkeys(result.notes))  # most tables have the same numbers
         if max(rows.values()) > TRUSTED:
             result.notes.append(f"trustworthiness is of {TRUSTED:,} images, drawn with the seed")
         if "tsne" in self.config.methods and any(

@@ -149,10 +149,9 @@ def test_a_draw_is_of_the_seed_and_the_same_for_all_tables(tmp_path: Path) -> No
     assert len(drawn["one/fc"]) == len(set(drawn["one/fc"])) == 60
     assert len(set(drawn["one/fc"]) & set(drawn["holes/fc"])) >= 55
     assert result.notes == [
-        "one/fc: 60 of 90 images, drawn with seed 0",
-        "two/fc: 60 of 90 images, drawn with seed 0",
+        "60 of 90 images of a table, drawn with seed 0",
         "holes/fc: left out 5 of 90 images, which could not be read",
-        "holes/fc: 60 of 85 images, drawn with seed 0",
+        "60 of 85 images of a table, drawn with seed 0",
     ]
     rows = [store["one"].paths.index(image) for image in drawn["one/fc"]]
     np.testing.assert_array_equal(
