@@ -29,9 +29,9 @@ class ConvLeaves(nn.Module):
     """Convolutions of m leaves that do not see each other.
 
     Their weights are those of grouped convolutions and normalisations, one group a leaf. Grouped
-    they are computed too, the form that is fast on GPUs; but CPUs compute a grouped convolution
+    they are computed too, the form that is fast on GPUs. Some CPUs compute a grouped convolution
     with few channels a group at a fraction of their rate, so that there the leaves come one by one,
-    channels last.
+    channels last, which is slow on none.
 
     Args:
         leaves: m.
