@@ -6,9 +6,9 @@ import hashlib
 import importlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def train(
                 "columns": np.array(names),
                 "rows": np.array([""] * len(views)),
             }
-            notes, size = _notes(loaded, training), network_size(network)
+            notes, size = _notes(loaded, training), cache(partial(network_size, network))
             said = partial(_report, result, notes, path, learner, size, loaded)
             Loop(learner, loaded, training, folder, where, said).run(progress)
     return result
@@ -177,11 +177,12 @@ def _report(
     notes: Sequence[str],
     path: Path,
     learner: Learner,
-    size: NetworkSize,
+    size_of: Callable[[], NetworkSize],
     images: TrainingImages,
     now: Progress,
 ) -> None:
     """Say in ``result.json`` how far a training has come."""
+    size = size_of()
     result.tables["epochs"] = now.rows
     result.notes = [*notes, *learner.notes(now.rows)]
     result.scalars = {
