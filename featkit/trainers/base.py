@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -40,7 +41,7 @@ class Moment:
         return self.step / (self.steps_per_epoch * self.epochs)
 
 
-class Learner:
+class Learner(ABC):
     """What is trained, and what for.
 
     Attributes:
@@ -52,6 +53,7 @@ class Learner:
     module: nn.Module
     network: Network
 
+    @abstractmethod
     def loss(self, pixels: Tensor, moment: Moment) -> Tensor:
         """Return the loss, a scalar, of a batch of images.
 
@@ -62,8 +64,8 @@ class Learner:
             pixels: (b, 3, h, w) uint8, as decoded.
             moment: Of the step.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def views_of(self, pixels: Tensor) -> list[Tensor]:
         """Draw the views of images that the loss is made of.
 
@@ -73,9 +75,8 @@ class Learner:
         Returns:
             (v, b, 3, s, s) in [0, 1] for each size s.
         """
-        raise NotImplementedError
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, moment: Moment) -> None:  # noqa: B027 - most do nothing
         """Do what follows the optimiser's step."""
 
     def epoch_columns(self) -> dict[str, float]:
