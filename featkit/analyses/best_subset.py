@@ -22,6 +22,7 @@ from featkit.analyses.sides import (
     Integers,
     Split,
     check_classes,
+    check_several_classes,
     kept_rows,
     pair_tables,
     split_samples,
@@ -263,9 +264,7 @@ def _check(split: Split) -> None:
             "TRAIN and TEST are the same images, which would judge the tables that they have "
             "chosen: give a store of other images as TEST"
         )
-    if (split.bank_labels == split.bank_labels[0]).all():
-        name = split.classes[split.bank_labels[0]]
-        raise UsageError(f"TRAIN has images of one class, {name}: give images of two or more")
+    check_several_classes(split)
     check_classes(split)
 
 

@@ -20,7 +20,12 @@ from featkit.analyses.base import (
     option,
     short_names,
 )
-from featkit.analyses.sides import Split, pair_tables, split_samples
+from featkit.analyses.sides import (
+    Split,
+    check_several_classes,
+    pair_tables,
+    split_samples,
+)
 from featkit.errors import UsageError
 from featkit.ops.pair_means import pair_means
 from featkit.ops.probe_protocols import HELD_OUT, LearnedProbe, Protocol, learn_probe
@@ -241,9 +246,7 @@ def _check(split: Split) -> None:
             "TRAIN and TEST are the same images, and a probe cannot leave one out: "
             "give a store of other images as TEST"
         )
-    if (split.bank_labels == split.bank_labels[0]).all():
-        name = split.classes[split.bank_labels[0]]
-        raise UsageError(f"TRAIN has images of one class, {name}: give images of two or more")
+    check_several_classes(split)
 
 
 def _groups(lce: Result) -> dict[str, str]:

@@ -23,6 +23,7 @@ from featkit.analyses.best_layer import pick_layers, with_taps
 from featkit.analyses.sides import (
     Split,
     check_classes,
+    check_several_classes,
     occurring,
     pair_tables,
     split_samples,
@@ -194,11 +195,8 @@ def _check(split: Split) -> None:
             "TRAIN and TEST are the same images, and a probe cannot leave one out: "
             "give a store of other images as TEST"
         )
-    labels = split.bank_labels
-    if labels.ndim == 1 and (labels == labels[0]).all():
-        name = split.classes[labels[0]]
-        raise UsageError(f"TRAIN has images of one class, {name}: give images of two or more")
-    if labels.ndim == 2 and not split.query_labels.any():
+    check_several_classes(split)
+    if split.bank_labels.ndim == 2 and not split.query_labels.any():
         raise UsageError("TEST: none of its images has a label: nothing can be judged")
     check_classes(split)
 

@@ -126,6 +126,18 @@ def occurring(labels: NDArray[Any]) -> set[int]:
     return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))).tolist())
 
 
+def check_several_classes(split: Split) -> None:
+    """Refuse images to learn from that have one label each, and all the same.
+
+    Raises:
+        UsageError: They have.
+    """
+    labels = split.bank_labels
+    if labels.ndim == 1 and (labels == labels[0]).all():
+        name = split.classes[labels[0]]
+        raise UsageError(f"TRAIN has images of one class, {name}: give images of two or more")
+
+
 def check_classes(split: Split) -> None:
     """Refuse sides without a common class: each answer would be wrong.
 
