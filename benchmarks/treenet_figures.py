@@ -73,7 +73,9 @@ def _groups(models: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Return networks of one kind by their name."""
     main = [(name, of(models, "main", name)) for name in ("tree", "cnn")]
     others = [m for m in models if m["part"] != "main"]
-    return [(n, g) for n, g in main if g] + [(f"{m['model']} (few images)", [m]) for m in others]
+    return [(n, g) for n, g in main if g] + [
+        (f"{m['model']} ({m['scalars']['images']:,} images)", [m]) for m in others
+    ]
 
 
 def _accuracy(models: Sequence[Row]) -> list[Row]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class PrototypeHead(nn.Module):
+class DINOHead(nn.Module):
     """DINO's head: three layers to an embedding, and its cosines with prototypes.
 
     Args:
@@ -18,10 +18,10 @@ class PrototypeHead(nn.Module):
         norm: Whether the layers between are normalised by batch.
 
     Source: Caron et al. 2021, arXiv:2104.14294, appendix C; names of tensors as in their
-    ``DINOHead``, so that whatever reads theirs reads these.
+    class of this name, so that whatever reads theirs reads these.
 
     Example:
-        >>> PrototypeHead(64, 32, 16, 100)(torch.ones(2, 64)).shape
+        >>> DINOHead(64, 32, 16, 100)(torch.ones(2, 64)).shape
         torch.Size([2, 100])
     """
 

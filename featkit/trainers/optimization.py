@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from featkit.trainers.schedules import half_cosine
 from featkit.trainers.settings import Training
 
 MOMENTUM = 0.9
@@ -70,8 +70,7 @@ def learning_rate(step: int, steps_per_epoch: int, training: Training) -> float:
     if step + 1 <= rising:
         return training.lr * (step + 1) / rising
     share = (step - rising) / (training.epochs * steps_per_epoch - rising)
-    height = 0.5 * (1 + math.cos(math.pi * max(share, 0.0)))
-    return training.final_lr + (training.lr - training.final_lr) * height
+    return half_cosine(max(share, 0.0), training.lr, training.final_lr)
 
 
 def weight_decay(share: float, training: Training) -> float:
@@ -86,7 +85,7 @@ def weight_decay(share: float, training: Training) -> float:
     first, last = training.weight_decay, training.final_weight_decay
     if last is None:
         return first
-    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
+    return half_cosine(share, first, last)
 
 
 def clip_gradients(module: nn.Module, most: float) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -99,16 +99,6 @@ def feature_spread(features: Tensor) -> Tensor:
     return units.var(0, correction=0).sum().sqrt()
 
 
-def teacher_momentum(share: float, first: float) -> float:
-    """Return the teacher's momentum after a share of the training: half a cosine up to 1.
-
-    Example:
-        >>> teacher_momentum(0.0, 0.996), teacher_momentum(0.5, 0.996)
-        (0.996, 0.998)
-    """
-    return 1 - (1 - first) * 0.5 * (1 + math.cos(math.pi * share))
-
-
 def collapse_notes(row: Mapping[str, Any], prototypes: int) -> list[str]:
     """Say whether an epoch is that of networks which say the same of every image.
 
@@ -134,8 +124,3 @@ def collapse_notes(row: Mapping[str, Any], prototypes: int) -> list[str]:
         return []
     said = f"collapse in epoch {row['epoch']}, or nothing learned yet: {'; '.join(found)}"
     return [f"{said}; train longer, or with another --lr, --momentum or --teacher-temperature"]
-
-
-def latest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the last epoch that was trained; None before the first."""
-    return rows[-1] if rows and rows[-1]["loss"] is not None else None

@@ -7,7 +7,7 @@ constants are those of its code, ``main_dino.py``, which the paper starts from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -27,8 +27,9 @@ from featkit.ops.dino_loss import dino_loss, updated_center
 from featkit.ops.leaf_losses import leaf_contrastive, leaf_cosine
 from featkit.trainers.augmentation.multi_crop import MultiCrop
 from featkit.trainers.base import Learner, Moment
-from featkit.trainers.heads import PrototypeHead, byol_head
-from featkit.trainers.self_distillation import Pair, collapse_notes, latest, teacher_momentum
+from featkit.trainers.heads import DINOHead, byol_head
+from featkit.trainers.schedules import half_cosine
+from featkit.trainers.self_distillation import Pair, collapse_notes
 from featkit.trainers.settings import check_numbers
 
 Loss: TypeAlias = Literal["dino", "byol", "leaf-contrastive"]
@@ -92,15 +93,14 @@ class TreeNetConfig:
         least = {"prototypes": 2, "hidden": 1, "bottleneck": 1, "leaves": 1}
         least |= {"temperature_warmup": 0, "freeze_last": 0, "local_crops": 0, "local_size": 4}
         check_numbers(self, least, whole=True)
-        temperatures = (
-            *("temperature", "student_temperature", "teacher_temperature", "first_temperature"),
+        temperatures = [field.name for field in fields(self) if field.name.endswith("temperature")]
+        check_numbers(
+            self, dict.fromkeys(["beta", "momentum", "center_momentum", *temperatures], 0)
         )
-        check_numbers(self, dict.fromkeys(("beta", *temperatures), 0))
         for name in temperatures:
             if not getattr(self, name):
                 raise UsageError(f"{name} is {getattr(self, name)!r}: give a number above 0")
         for name in ("momentum", "center_momentum"):
-            check_numbers(self, {name: 0})
             if getattr(self, name) > 1:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: give a number, 0 to 1")
         for name, kinds in (("loss", Loss), ("leaf_view", LeafView)):
@@ -231,7 +231,7 @@ class TreeNet:
         config = self.config
         if config.loss == "dino":
             sizes = (config.hidden, config.bottleneck, config.prototypes)
-            return PrototypeHead(features, *sizes, config.head_norm), None
+            return DINOHead(features, *sizes, config.head_norm), None
         if config.loss == "byol":
             head = byol_head(features, config.hidden, config.bottleneck)
             return head, byol_head(config.bottleneck, config.hidden, config.bottleneck)
@@ -310,7 +310,7 @@ class TreeNetLearner(Learner):
 
     def after_step(self, moment: Moment) -> None:
         """Let the teacher follow."""
-        self.pair.follow(teacher_momentum(moment.share, self.config.momentum))
+        self.pair.follow(half_cosine(moment.share, self.config.momentum, 1.0))
 
     def epoch_columns(self) -> dict[str, float]:
         """Return what :meth:`featkit.trainers.self_distillation.Pair.summary` says."""
@@ -318,8 +318,8 @@ class TreeNetLearner(Learner):
 
     def notes(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Say whether the last epoch is one of collapse."""
-        row = latest(rows)
-        return [] if row is None else collapse_notes(row, len(self.pair.center))
+        row = rows[-1]
+        return [] if row["loss"] is None else collapse_notes(row, len(self.pair.center))
 
     def _crops(self, pixels: Tensor) -> list[Tensor]:
         """Return views, normalised: (v, b, 3, s, s) a size, or (v, b, m, 3, s, s)."""

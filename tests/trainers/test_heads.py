@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from featkit.backbones.checkpoints.heads import build_head, describe_head
 from featkit.backbones.checkpoints.tensors import StoredTensor
-from featkit.trainers.heads import PrototypeHead, byol_head
+from featkit.trainers.heads import DINOHead, byol_head
 
 
 def drawn(b: int, d: int) -> Tensor:
     return torch.randn(b, d, generator=torch.Generator().manual_seed(0))
 
 
-def prototype_head(norm: bool = False) -> PrototypeHead:
+def prototype_head(norm: bool = False) -> DINOHead:
     torch.manual_seed(0)
-    head = PrototypeHead(6, 9, 5, 12, norm)
+    head = DINOHead(6, 9, 5, 12, norm)
     for module in head.mlp:
         if isinstance(module, nn.Linear):  # scores that are far from 0, with biases
             module.weight.data.mul_(20)
@@ -74,7 +74,7 @@ def test_scores_are_cosines() -> None:
 def test_it_starts_as_published() -> None:
     """Truncated normal weights of deviation 0.02, no biases (``DINOHead._init_weights``)."""
     torch.manual_seed(0)
-    head = PrototypeHead(64, 200, 100, 32)
+    head = DINOHead(64, 200, 100, 32)
     linears = [module for module in head.mlp if isinstance(module, nn.Linear)]
     weights = torch.cat([module.weight.detach().flatten() for module in linears])
     assert float(weights.std()) == pytest.approx(0.02, rel=0.02)

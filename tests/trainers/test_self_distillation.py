@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from featkit.trainers.schedules import half_cosine
 from featkit.trainers.self_distillation import (
     Pair,
     collapse_notes,
     feature_spread,
-    latest,
-    teacher_momentum,
 )
 
 
@@ -63,7 +62,7 @@ def test_the_momentum_is_lightlys_cosine() -> None:
     """Theirs ends in its last step; DINO's, as ours, would in the one after it."""
     from lightly.utils.scheduler import cosine_schedule
 
-    ours = [teacher_momentum(step / 20, 0.996) for step in range(20)]
+    ours = [half_cosine(step / 20, 0.996, 1.0) for step in range(20)]
     wanted = [cosine_schedule(step, 21, 0.996, 1.0) for step in range(20)]
     assert ours == pytest.approx(wanted, abs=1e-12)
     assert ours[0] == 0.996 < ours[-1] < 1
@@ -143,9 +142,3 @@ def test_without_prototypes_only_features_tell() -> None:
     (note,) = collapse_notes({"epoch": 2, "loss": math.log(64), "feature_std": 0.0}, 0)
     assert "features spread by 0.0000" in note
     assert "ln K" not in note
-
-
-def test_the_latest_epoch_is_one_that_was_trained() -> None:
-    assert latest([]) is None
-    assert latest([{"epoch": 0, "loss": None}]) is None
-    assert latest([{"epoch": 0, "loss": None}, row()]) == row()

@@ -474,3 +474,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written(
     with pytest.raises(UsageError, match=said):
         train(stripes, tmp_path / "run", "treenet", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_before_the_first_epoch_nothing_is_said_of_collapse() -> None:
+    assert learner_of().notes([{"epoch": 0, "loss": None}]) == []
