@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from featkit.backbones.base import Network
-from featkit.backbones.layer_names import classifier_path, replace_module
+from featkit.backbones.layer_names import find_classifier, replace_module
 from featkit.backbones.nets import NETS
 from featkit.backbones.nets.recipes import CIFAR
 from featkit.backbones.nets.treenet.shape import TreeShape, tree_name, tree_shape
@@ -110,11 +110,10 @@ def _leaf_networks(shape: TreeShape, seed: int) -> tuple[list[nn.Module], int, P
     for leaf in range(shape.leaves):
         own_seed = int(np.random.SeedSequence([seed, leaf]).generate_state(1)[0])
         network = build(shape.leaf, own_seed)
-        head = classifier_path(network.module)
-        if head is None:
+        found = find_classifier(network.module)
+        if found is None:
             raise BackboneError(f"leaf {shape.leaf}: it ends in no linear layer to take away")
-        classifier = network.module.get_submodule(head)
-        assert isinstance(classifier, nn.Linear)  # noqa: S101 - as classifier_path finds them
+        head, classifier = found
         replace_module(network.module, head, nn.Identity())
         modules.append(network.module)
         width = classifier.in_features

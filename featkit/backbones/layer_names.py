@@ -83,6 +83,18 @@ def classifier_path(module: nn.Module) -> str | None:
     return linears[-1] if linears else None
 
 
+def find_classifier(module: nn.Module) -> tuple[str, nn.Linear] | None:
+    """Return the linear layer of :func:`classifier_path` with its path; None where there is none.
+
+    Example:
+        >>> find_classifier(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
+        ('1', Linear(in_features=4, out_features=2, bias=True))
+    """
+    path = classifier_path(module)
+    layer = None if path is None else module.get_submodule(path)
+    return (str(path), layer) if isinstance(layer, nn.Linear) else None
+
+
 def replace_module(module: nn.Module, path: str, new: nn.Module) -> None:
     """Put another module where ``path`` says."""
     parent, _, name = path.rpartition(".")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from featkit.analyses.base import option
 from featkit.backbones.architectures import build, seeded
 from featkit.backbones.base import Network
-from featkit.backbones.layer_names import classifier_path, replace_module
+from featkit.backbones.layer_names import find_classifier, replace_module
 from featkit.backbones.nets import resnet_variant
 from featkit.errors import UsageError
 from featkit.ops.nt_xent import nt_xent
@@ -100,11 +100,10 @@ class SimCLR:
         config = self.config
         name = resnet_variant(config.arch, config.depth, config.width, config.norm)
         network = build(name, seed)
-        head = classifier_path(network.module)
-        if head is None:
+        found = find_classifier(network.module)
+        if found is None:
             raise UsageError(f"arch {name}: ends in no linear layer that a head could replace")
-        classifier = network.module.get_submodule(head)
-        assert isinstance(classifier, nn.Linear)  # noqa: S101 - as classifier_path finds them
+        head, classifier = found
         features = classifier.in_features
         with seeded(seed):
             projector = projection_head(features, config.hidden or features, config.projection)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from featkit.analyses.base import option
 from featkit.backbones.architectures import build, seeded
 from featkit.backbones.base import Network
-from featkit.backbones.layer_names import classifier_path, replace_module
+from featkit.backbones.layer_names import find_classifier, replace_module
 from featkit.backbones.nets.treenet.shape import Join, Order, Pool, TreeShape, View, tree_name
 from featkit.backbones.nets.treenet.tree import TreeNet as Tree
 from featkit.backbones.nets.treenet.tree import widened
@@ -205,11 +205,10 @@ class TreeNet:
         config = self.config
         name = config.architecture()
         network = build(name, seed)
-        place = classifier_path(network.module)
-        if place is None:
+        found = find_classifier(network.module)
+        if found is None:
             raise UsageError(f"{name}: ends in no linear layer that a head could replace")
-        classifier = network.module.get_submodule(place)
-        assert isinstance(classifier, nn.Linear)  # noqa: S101 - as classifier_path finds them
+        place, classifier = found
         with seeded(seed):
             head, predictor = self._head(classifier.in_features)
         replace_module(network.module, place, head)
