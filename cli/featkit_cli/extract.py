@@ -41,8 +41,8 @@ Examples:
     "taps",
     multiple=True,
     metavar="[BACKBONE/]PATH[:POOLING]",
-    help="Module to read, pooled by avg, max, cls, flatten or none. Default: what the classifier "
-    "reads. Repeatable.",
+    help="Module to read, pooled by avg, max, cls, flatten, none, or avgKsSpP: means of K x K "
+    "positions, S apart, P zeros around. Default: what the classifier reads. Repeatable.",
 )
 @click.option(
     "--precision",

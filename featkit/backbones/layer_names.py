@@ -2,7 +2,8 @@
 
 VISSL's names come before a network's own: ``conv1`` is what the ReLU after the first convolution
 gives (of a TreeNet, those of all leaves), ``res1`` the max-pool, ``res2`` to ``res5`` the four
-stages. A module that is hidden by such a name is ``module.conv1``.
+stages. Where convolutions are simply in a row (AlexNet, LeNet-5, VGG), ``convN`` is what the ReLU
+after the N-th gives. A module that is hidden by such a name is ``module.conv1``.
 
 Source: github.com/facebookresearch/vissl, vissl/models/trunks/resnext.py (``feat_eval_mapping``).
 """
@@ -33,7 +34,7 @@ def layer_names(network: Network) -> Mapping[str, tuple[str, str | None]]:
     if "layer3" in children and "conv1" in children:
         names |= _resnet_names(children)
     elif "features" in children and {"classifier", "top_layer"} & children.keys():
-        names |= _alexnet_names(children["features"])
+        names |= _chain_names(children["features"])
     elif "paths" in children and "join" in children:
         paths = dict(children["paths"].named_children())
         names |= {name: (f"paths.{name}", None) for name in paths if name[4:].isdigit()}
@@ -57,12 +58,15 @@ def _resnet_names(children: Mapping[str, nn.Module]) -> dict[str, tuple[str, str
     return names
 
 
-def _alexnet_names(features: nn.Module) -> dict[str, tuple[str, str | None]]:
-    """Name what the ReLU after each of the convolutions gives, and the last max-pool."""
+_CHAIN = {"Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"}
+
+
+def _chain_names(features: nn.Module) -> dict[str, tuple[str, str | None]]:
+    """Name what the ReLU after each convolution of a row gives, and the last max-pool."""
     kinds = {path: type(layer).__name__ for path, layer in features.named_children()}
     activations = [path for path, kind in kinds.items() if kind == "ReLU"]
     pools = [path for path, kind in kinds.items() if kind == "MaxPool2d"]
-    if len(activations) != 5 or not pools:
+    if not set(kinds.values()) <= _CHAIN or not activations or not pools:
         return {}
     names: dict[str, tuple[str, str | None]] = {
         f"conv{i + 1}": (f"features.{path}", None) for i, path in enumerate(activations)

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from featkit.errors import BackboneError, UsageError
 
 Pooling = Literal["avg", "max", "flatten", "cls", "none"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
+
+_WINDOWS = re.compile(r"avg([1-9][0-9]{0,3})s([1-9][0-9]{0,3})(?:p(0|[1-9][0-9]{0,3}))?")
+
+
+class Windows(NamedTuple):
+    """Square windows of a map, each of which is averaged.
+
+    Attributes:
+        size: Height and width of a window, in positions.
+        stride: From a window to the next.
+        padding: Zeros on each side of the map, which count as positions.
+    """
+
+    size: int
+    stride: int
+    padding: int
+
+
+def windows_of(pooling: str) -> Windows | None:
+    """Return the windows of a pooling ``avgKsSpP``; None of another pooling.
+
+    Example:
+        >>> windows_of("avg6s6p3"), windows_of("avg")
+        (Windows(size=6, stride=6, padding=3), None)
+    """
+    found = _WINDOWS.fullmatch(pooling)
+    return Windows(*(int(number or 0) for number in found.groups())) if found else None
 
 
 @dataclass(frozen=True)
@@ -22,8 +51,9 @@ class Tap:
 
     Attributes:
         path: The module's dotted path inside the network.
-        pooling: ``avg`` or ``max`` over positions, ``cls`` (the class token), ``flatten``, or
-            ``none`` (kept as it is).
+        pooling: ``avg`` or ``max`` over positions, ``cls`` (the class token), ``flatten``,
+            ``none`` (kept as it is), or ``avgKsSpP``: means of windows of K × K positions, S apart,
+            with P zeros around the map, flattened.
         alias: What the user calls the module, if not by its path.
     """
 
@@ -41,19 +71,33 @@ class Tap:
 
 
 def split_tap(text: str) -> tuple[str, str | None]:
-    """Split ``PATH[:POOLING]``.
+    """Split ``PATH[:POOLING]``; equal poolings have one name.
 
     Raises:
         UsageError: The pooling does not exist.
 
     Example:
-        >>> split_tap("layer4:max"), split_tap("layer4")
-        (('layer4', 'max'), ('layer4', None))
+        >>> split_tap("layer4:max"), split_tap("layer4"), split_tap("conv2:avg4s4p0")
+        (('layer4', 'max'), ('layer4', None), ('conv2', 'avg4s4'))
     """
     path, _, pooling = text.partition(":")
-    if pooling and pooling not in POOLINGS:
-        raise UsageError(f"tap {text!r}: unknown pooling {pooling!r}; use {', '.join(POOLINGS)}")
-    return path, pooling or None
+    return path, _checked(text, pooling.lower()) if pooling else None
+
+
+def _checked(text: str, pooling: str) -> str:
+    windows = windows_of(pooling)
+    if windows is None:
+        if pooling not in POOLINGS:
+            raise UsageError(
+                f"tap {text!r}: unknown pooling {pooling!r}; use {', '.join(POOLINGS)}, or "
+                f"avgKsSpP for means of K x K positions, S apart, P zeros around: avg6s6p3, avg4s4"
+            )
+        return pooling
+    if 2 * windows.padding > windows.size:
+        raise UsageError(
+            f"tap {text!r}: zeros can reach half into a window; use p{windows.size // 2} or less"
+        )
+    return pooling.removesuffix("p0")
 
 
 @dataclass(frozen=True)
@@ -155,8 +199,7 @@ def pool(output: Tensor, tap: Tap, layout: TokenLayout) -> Tensor:
         layout: Says which axis is which.
 
     Returns:
-        (b, d) for ``avg``, ``max``, ``cls`` and ``flatten``; the whole output, channels first, for
-        ``none``.
+        The whole output, channels first, for ``none``; (b, d) for the others.
 
     Raises:
         BackboneError: The output has no such thing.
@@ -167,6 +210,9 @@ def pool(output: Tensor, tap: Tap, layout: TokenLayout) -> Tensor:
     """
     if output.ndim == 4 and layout.is_channels_last(tap.path, output.shape[1:]):
         output = output.permute(0, 3, 1, 2)
+    windows = windows_of(tap.pooling)
+    if windows is not None:
+        return _pool_windows(output, tap, windows)
     if tap.pooling == "cls":
         has_prefix = output.ndim == 3 and layout.prefix_of(output.shape[1]) > 0
         if not has_prefix or not layout.class_token:
@@ -191,6 +237,23 @@ def pool(output: Tensor, tap: Tap, layout: TokenLayout) -> Tensor:
     if tap.pooling == "avg":
         return positions.mean(2, dtype=torch.float32)
     return positions.amax(2).to(torch.float32, copy=True)
+
+
+def _pool_windows(output: Tensor, tap: Tap, windows: Windows) -> Tensor:
+    if output.ndim != 4:
+        raise BackboneError(
+            f"tap {tap}: windows lie in maps (c, h, w), and an output of shape "
+            f"{tuple(output.shape[1:])} is none; use another pooling"
+        )
+    height, width = output.shape[2:]
+    most = min(height, width) + 2 * windows.padding
+    if windows.size > most:
+        raise BackboneError(
+            f"tap {tap}: windows of {windows.size} x {windows.size} do not fit into maps of "
+            f"{height} x {width} with {windows.padding} zeros around; use {most} or less, or a "
+            f"larger input (?size=N)"
+        )
+    return functional.avg_pool2d(output.float(), *windows).flatten(1)
 
 
 class _AllTapped(Exception):  # noqa: N818 - ends a forward early; not an error

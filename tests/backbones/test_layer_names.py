@@ -40,6 +40,18 @@ def cifar_layers(net, x):
     return {"conv1": conv1} | stages_of(net, conv1, 4)
 
 
+def chain_layers(net, x):
+    """Convolutions in a row: what every ReLU gives, and the last map."""
+    for name in ("grey", "sobel"):
+        x = getattr(net, name, torch.nn.Identity())(x)
+    seen = {}
+    for layer in net.features:
+        x = layer(x).clone()
+        if isinstance(layer, torch.nn.ReLU):
+            seen[f"conv{len(seen) + 1}"] = x
+    return seen | {"flatten": x.flatten(1)}
+
+
 CASES = {
     "torchvision:resnet18": imagenet_layers,
     "torchvision:resnet50": imagenet_layers,
@@ -50,6 +62,11 @@ CASES = {
     "resnet50w2": imagenet_layers,
     "resnet18_32px": small_image_layers,
     "cifar_resnet20": cifar_layers,
+    "torchvision:alexnet": chain_layers,
+    "torchvision:vgg11_bn": chain_layers,
+    "alexnet96_bn_sobel": chain_layers,
+    "alexnet32_sobel": chain_layers,
+    "lenet5": chain_layers,
 }
 
 
@@ -76,7 +93,8 @@ def read_taps(backbone, outputs, taps, images):
 @pytest.mark.parametrize("architecture", CASES)
 def test_names_are_those_of_vissl(noise, architecture):
     backbone = backbone_of(architecture)
-    outputs, images = probe(backbone), noise(64)
+    size = 64 if "res" in architecture else backbone.network.preprocessing.size[0]
+    outputs, images = probe(backbone), noise(size)
     with torch.inference_mode():
         wanted = CASES[architecture](backbone.module, images)
     taps = resolve_taps(backbone, list(wanted), outputs)
@@ -117,6 +135,10 @@ def test_a_module_behind_a_common_name_is_reached_by_its_own(noise):
     [
         ("cifar_resnet20", ("res1", "res5", "res5avg")),
         ("torchvision:resnet18", ("res0", "res6", "res4avg")),
+        ("lenet5", ("conv0", "conv3")),
+        ("alexnet32", ("conv6", "res2")),
+        ("torchvision:squeezenet1_1", ("conv1", "flatten")),  # its features are no row
+        ("torchvision:densenet121", ("conv1", "flatten")),
     ],
 )
 def test_layers_that_a_network_lacks_have_no_name(architecture, missing):

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from featkit.analyses.base import Figure, Result
 from featkit.analyses.diversity.family import Model
-from featkit.analyses.diversity.layers import POOLED
 from featkit.ops.rank_correlation import rank_correlation
 
 Row: TypeAlias = dict[str, Any]
@@ -286,7 +285,8 @@ def _figures(models: Sequence[Row]) -> Iterator[Figure]:
     drawn = [row for row in models if row["power"] == power and row["same_as"] is None]
     for where, rows in _grouped(drawn, "over", "pooling", "power", "same_as"):
         over, pooling = where["over"], where["pooling"]
-        what = ", ".join([over, *([pooling] if pooling in POOLED else []), f"s = {power:g}"])
+        seen_as = [] if pooling in ("none", "cls") else [pooling]
+        what = ", ".join([over, *seen_as, f"s = {power:g}"])
         stem = f"{over}-{pooling}"
         known = [row for row in rows if row["error"] is not None]
         trainings = list(_trainings(known))

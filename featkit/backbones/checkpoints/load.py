@@ -89,7 +89,7 @@ def _load(path: Path, architecture: str | None, weights: str | None, sha256: str
         with UnsetWeights():
             network = build(name)
     head_path = classifier_path(network.module)
-    kept, left_out = _head_tensors(choice, tensors, head_path)
+    kept, left_out = _head_tensors(choice, tensors, network.module)
     head = _build_head(choice, network, {name: tensors[key] for name, key in kept.items()})
     if head is None:
         left_out |= set(kept.values())
@@ -128,18 +128,19 @@ def _own_names(module: nn.Module) -> list[str]:
 
 
 def _head_tensors(
-    choice: Choice, tensors: Tensors, head_path: str | None
+    choice: Choice, tensors: Tensors, network: nn.Module
 ) -> tuple[dict[str, str], set[str]]:
     """Return the head to keep, from names inside it to names in the file, and the rest of heads.
 
     A head beside the network (a projector) goes before one inside it (a classifier).
     """
+    head_path, own = classifier_path(network), network.state_dict()
     inside: dict[str, str] = {}
     for place in filter(None, (head_path, "fc", "linear", "classifier", "head")):
         inside = inside or {
             name.removeprefix(f"{place}."): key
             for name, key in choice.network.origin.items()
-            if name.startswith(f"{place}.")
+            if name.startswith(f"{place}.") and (place == head_path or name not in own)
         }
     beside: dict[str, str] = {}
     pattern = choice.layout.heads.get(choice.role)

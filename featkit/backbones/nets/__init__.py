@@ -11,9 +11,11 @@ from torch import nn
 
 from featkit.backbones.nets import cifar_resnet
 from featkit.backbones.nets.alexnet import CHANNELS, AlexNet, alexnet_name
+from featkit.backbones.nets.alexnet32 import AlexNet32
 from featkit.backbones.nets.cifar_resnet import CIFAR_PREPROCESSING, CifarResNet, cifar_resnet_name
+from featkit.backbones.nets.lenet5 import LeNet5
 from featkit.backbones.nets.norms import NORMS
-from featkit.backbones.nets.recipes import CIFAR, IMAGENET, IMAGENET_BICUBIC
+from featkit.backbones.nets.recipes import CIFAR, GREY, IMAGENET, IMAGENET_BICUBIC
 from featkit.backbones.nets.ssl_resnet import BLOCKS, WIDTHS, SslResNet, ssl_resnet_name
 from featkit.backbones.nets.treenet.shape import TreeShape
 from featkit.backbones.nets.treenet.tree import TreeNet
@@ -58,6 +60,9 @@ for _channels, _bn, _sobel, _conv in product(CHANNELS, (False, True), (False, Tr
         alexnet_name(_channels, _bn, _sobel, _conv),
         (partial(AlexNet, _channels, _bn, _sobel, _conv), IMAGENET),
     )
+NETS.register("alexnet32", (AlexNet32, CIFAR))
+NETS.register("alexnet32_sobel", (partial(AlexNet32, sobel=True), CIFAR))
+NETS.register("lenet5", (LeNet5, GREY))
 for _size, _patch in product(EMBEDDINGS, PATCHES):
     NETS.register(vit_name(_size, _patch), (partial(vit, _size, _patch), IMAGENET_BICUBIC))
 NETS.register(vit_name("small", 16, 12), (partial(vit, "small", 16, 12), IMAGENET))

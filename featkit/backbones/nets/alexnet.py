@@ -52,14 +52,7 @@ class AlexNet(nn.Module):
         self.classifier: nn.Module = nn.Identity()
         self.top_layer: nn.Module = nn.Identity()
         if not conv_only:
-            self.classifier = nn.Sequential(
-                nn.Dropout(0.5),
-                nn.Linear(256 * 6 * 6, 4096),
-                nn.ReLU(inplace=True),
-                nn.Dropout(0.5),
-                nn.Linear(4096, 4096),
-                nn.ReLU(inplace=True),
-            )
+            self.classifier = hidden_layers(256 * 6 * 6, 4096)
             self.top_layer = nn.Linear(4096, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,6 +62,33 @@ class AlexNet(nn.Module):
         return scores
 
 
+def hidden_layers(inputs: int, width: int) -> nn.Sequential:
+    """Return the two linear layers between the maps and the last layer, with dropout before each.
+
+    Example:
+        >>> hidden_layers(8, 4).eval()(torch.zeros(2, 8)).shape
+        torch.Size([2, 4])
+    """
+    return nn.Sequential(
+        nn.Dropout(0.5),
+        nn.Linear(inputs, width),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(width, width),
+        nn.ReLU(inplace=True),
+    )
+
+
+def grey_filter() -> nn.Conv2d:
+    """Return a fixed convolution that gives the mean of the colours.
+
+    Example:
+        >>> grey_filter()(torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1)).item()
+        3.0
+    """
+    return _fixed(torch.full((1, 3, 1, 1), 1 / 3))
+
+
 def sobel_filter() -> nn.Sequential:
     """Return two fixed convolutions: the mean of the colours, and its derivatives in x and y.
 
@@ -76,15 +96,17 @@ def sobel_filter() -> nn.Sequential:
         >>> sobel_filter()(torch.ones(1, 3, 4, 4))[0, :, 1, 1].tolist()
         [0.0, 0.0]
     """
-    grey, edges = nn.Conv2d(3, 1, 1), nn.Conv2d(1, 2, 3, padding=1)
     across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
-    with torch.no_grad():
-        grey.weight.fill_(1 / 3)
-        edges.weight.copy_(torch.stack([across, across.T])[:, None])
-        for layer in (grey, edges):
-            assert layer.bias is not None  # noqa: S101 - for the type checker
-            layer.bias.zero_()
-    return nn.Sequential(grey, edges).requires_grad_(False)
+    return nn.Sequential(grey_filter(), _fixed(torch.stack([across, across.T])[:, None], padding=1))
+
+
+def _fixed(weight: Tensor, padding: int = 0) -> nn.Conv2d:
+    outputs, inputs, size, _ = weight.shape
+    layer = nn.Conv2d(inputs, outputs, size, padding=padding)
+    layer.weight.data.copy_(weight)
+    assert layer.bias is not None  # noqa: S101 - for the type checker
+    layer.bias.data.zero_()
+    return layer.requires_grad_(False)
 
 
 def alexnet_name(channels: int, batch_norm: bool, sobel: bool, conv_only: bool) -> str:

@@ -17,3 +17,6 @@ UNIT_RANGE = Preprocessing((224, 224), 256, "bilinear", (0.0,) * 3, (1.0,) * 3)
 
 CIFAR = Preprocessing((32, 32), 32, "bicubic", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 """What ResNets for 32 pixels expect, with the channels' statistics of CIFAR-10."""
+
+GREY = Preprocessing((32, 32), 32, "bicubic", (0.5,) * 3, (0.5,) * 3)
+"""What LeNet-5 expects: from -1 to 1, the same of each colour, so that what is grey stays grey."""
