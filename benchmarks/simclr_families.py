@@ -10,7 +10,6 @@ Source: Malviya and Sudhakar, Feature diversity in self-supervised learning.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
@@ -21,12 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.families_claims import PAPER, claims_of
 from benchmarks.families_figures import figures_of
 from benchmarks.harness import RESULTS, command_line, save
+from benchmarks.jobs import list_images
 from featkit.store.files import write_whole
 
 Row = dict[str, Any]
@@ -110,21 +109,6 @@ def jobs(scale: Size, seeds: int, weights: Path) -> list[Row]:
     ]  # fmt: skip
     found.sort(key=lambda job: (-job["width"], -job["depth"]))
     return method + found + supervised
-
-
-def list_images(folder: Path, count: int, target: Path) -> str:
-    """Write a CSV of images drawn at random, as many of each class, and return it as a source."""
-    rng = np.random.default_rng(0)
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    share = count // len(classes)
-    rows = []
-    for entry in classes:
-        files = sorted(entry.iterdir())
-        chosen = np.sort(rng.permutation(len(files))[:share])
-        rows += [(f"{entry.name}/{files[i].name}", entry.name) for i in chosen]
-    with target.open("w", newline="") as out:
-        csv.writer(out).writerows([("path", "label"), *rows])
-    return f"{target}?root={folder}"
 
 
 def run_job(task: tuple[Row, str, Path, Path]) -> str:

@@ -26,6 +26,7 @@ from featkit.backbones.precision import native_precision
 from featkit.data.sources import open_source
 from featkit.ops.nt_xent import nt_xent
 from featkit.trainers.augmentation.views import Views
+from featkit.trainers.base import Moment
 from featkit.trainers.memory import kept_memory
 from featkit.trainers.optimization import make_optimizer
 from featkit.trainers.settings import Training
@@ -60,11 +61,12 @@ def ours(arch: str, precision: str) -> tuple[Callable[[Tensor], Tensor], Any]:
     """Return featkit's step."""
     learner = SimCLR(SimCLRConfig(arch=arch, temperature=0.2)).learner(None, 0)
     learner.module.to(memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(learner.module, Training(optimizer="adam", lr=RATE, weight_decay=0))
+    training = Training(optimizer="adam", lr=RATE, weight_decay=0)
+    optimizer = make_optimizer(learner.module.parameters(), training)
 
     def step(pixels: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = learner.loss(pixels)
+            loss = learner.loss(pixels, torch.arange(len(pixels)), Moment(0, 1, 1))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

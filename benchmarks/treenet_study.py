@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,10 @@ from typing import Any
 import torch
 
 from benchmarks.harness import RESULTS, command_line, save
-from benchmarks.simclr_families import list_images
+from benchmarks.jobs import keep, kept, list_images, one_core, run_all
 from benchmarks.treenet_claims import claims_of, seen_claims
 from benchmarks.treenet_figures import figures_of
 from benchmarks.treenet_pictures import draw_views, look_at, project_joins
-from featkit.store.files import write_whole
 
 Row = dict[str, Any]
 
@@ -147,20 +144,6 @@ def run_rate(task: tuple[Row, str, Path]) -> str:
     return f"{job['model']}: {told}"
 
 
-def kept(file: Path, made_by: Row) -> Row | None:
-    """Return what a file holds, if it was made by the same settings."""
-    if not file.exists():
-        return None
-    told: Row = json.loads(file.read_text())
-    return told if told["made_by"] == json.loads(json.dumps(made_by)) else None
-
-
-def keep(file: Path, made_by: Row, told: Row) -> None:
-    """Write what was found, and the settings that it was made by."""
-    file.parent.mkdir(exist_ok=True)
-    write_whole(file, json.dumps({"made_by": made_by, **told}, indent=1).encode())
-
-
 def run_job(task: tuple[Row, str, Path]) -> str:
     """Train one network if it has to be trained, measure it, and keep the rows."""
     job, scale_name, work = task
@@ -201,12 +184,6 @@ def told_size(run: Path) -> int:
     from featkit.backbones.training_runs import read_run
 
     return read_run(run).preprocessing.size[0]
-
-
-def one_core() -> None:
-    """Compute on one core where two networks are trained beside each other."""
-    if not torch.cuda.is_available():
-        torch.set_num_threads(1)
 
 
 def measure(backbone: str, train: str, test: str, is_tree: bool) -> Row:
@@ -350,19 +327,6 @@ def main() -> None:
         models=[compact(model) for model in models],
         **details,
     )
-
-
-def run_all(work_on: Any, tasks: Sequence[Row], scale: str, work: Path) -> None:
-    """Run tasks, one a core beside each other, or one by one on a GPU."""
-    given = [(task, scale, work) for task in tasks]
-    if scale == "gpu":
-        for one in given:
-            print(work_on(one), flush=True)
-        return
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for line in pool.imap_unordered(work_on, given, chunksize=1):
-            print(line, flush=True)
 
 
 def compact(model: Row) -> Row:

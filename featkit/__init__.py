@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from featkit.ops.uniformity import alignment, uniformity
     from featkit.ops.unit_correlation import mean_absolute_correlation, spectral_evenness
     from featkit.store.reader import FeatureTable, Store, open_store
+    from featkit.trainers.alignment import initial_alignment
     from featkit.trainers.training import train
 
 _HOME = {
@@ -77,6 +78,7 @@ _HOME = {
     "extract": "featkit.extraction.pipeline",
     "fit_temperature": "featkit.ops.calibration",
     "hyperspherical_energy": "featkit.ops.hyperspherical_energy",
+    "initial_alignment": "featkit.trainers.alignment",
     "leaf_contrastive": "featkit.ops.leaf_losses",
     "leaf_cosine": "featkit.ops.leaf_losses",
     "learn_probe": "featkit.ops.probe_protocols",
@@ -130,6 +132,7 @@ __all__ = [
     "extract",
     "fit_temperature",
     "hyperspherical_energy",
+    "initial_alignment",
     "leaf_contrastive",
     "leaf_cosine",
     "learn_probe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -46,16 +46,23 @@ def _click_type(annotation: Any) -> Kind:
     return click.types.convert_type(annotation)
 
 
-def options(config: type[Any], defaults: Mapping[str, Any] | None = None) -> list[click.Option]:
+def options(
+    config: type[Any],
+    defaults: Mapping[str, Any] | None = None,
+    without: Container[str] = (),
+) -> list[click.Option]:
     """Return an option for each field of a ``Config``.
 
     Args:
         config: A frozen dataclass.
         defaults: What goes before those of its fields.
+        without: Fields that are no options.
     """
     hints = get_type_hints(config)
     made = []
     for field in dataclasses.fields(config):
+        if field.name in without:
+            continue
         flag = "--" + field.name.replace("_", "-")
         help_text = field.metadata.get("help", "")
         default: Any = (defaults or {}).get(field.name, field.default)

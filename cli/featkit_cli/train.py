@@ -13,6 +13,7 @@ from featkit.registry import did_you_mean
 from featkit_cli.analysis import options, show_result
 
 METHODS = {
+    "deepcluster": "Train by the clusters of the network's own features, made anew every cycle.",
     "simclr": "Contrast two views of each image with those of all others.",
     "treenet": "Train separate pathways by the moving average of what they say together.",
 }
@@ -31,6 +32,11 @@ Sections are of {source}.
 """
 
 _SAID = {
+    "deepcluster": {
+        "given": "--arch alexnet32 --clusters 100 --cycles 30 --halt 20",
+        "source": "Mustapha, Unsupervised deep learning: inter-model interpretation and deep\n"
+        "clustering",
+    },
     "simclr": {
         "given": "--size 224 --arch resnet50 --blur 0.5",
         "source": "Malviya and Sudhakar, Feature diversity in self-supervised learning",
@@ -41,6 +47,16 @@ _SAID = {
     },
 }
 """What the end of its help says of each method."""
+
+
+_SURVEY = click.Option(
+    ["--survey"],
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train nothing: describe N untrained networks, with and without sobel where both are "
+    "there, by how their clusters align with labels and by scores that need none. RUN is then the "
+    "folder of the result.",
+)
 
 
 class Methods(click.Group):
@@ -79,10 +95,11 @@ def train() -> None:
 
 def _command(name: str) -> click.Command:
     from featkit.trainers.settings import Training
-    from featkit.trainers.training import find_method
+    from featkit.trainers.training import decided, find_method
 
     method = find_method(name)
     presets = click.Choice(list(method.presets))
+    survey = [_SURVEY] if name == "deepcluster" else []
     parameters: list[click.Parameter] = [
         click.Argument(["source"]),
         click.Option(["-o", "--output"], required=True, metavar="RUN", help="Folder of the run."),
@@ -94,8 +111,9 @@ def _command(name: str) -> click.Command:
             help="Settings to start from; the defaults below are those of paper. cpu takes minutes "
             "on a few cores, tiny seconds.",
         ),
+        *survey,
         *options(method.Config),
-        *options(Training, method.presets["paper"]),
+        *options(Training, method.presets["paper"], without=decided(method)),
         click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, mps."),
         click.Option(["--workers"], type=int, help="Decoding processes. Default: by device."),
         click.Option(["--overwrite"], is_flag=True, help="Start again where a training is."),
@@ -108,13 +126,29 @@ def _command(name: str) -> click.Command:
     ) -> None:
         from featkit.trainers.training import train as run_training
 
+        starts = given.pop("survey", None)
         fixed = {name: given.pop(name) for name in ("device", "workers", "overwrite")}
         source_of = click.get_current_context().get_parameter_source
         changes = {n: v for n, v in given.items() if source_of(n) is not ParameterSource.DEFAULT}
+        if starts is not None:
+            fixed.pop("overwrite")
+            _survey(
+                source,
+                output,
+                starts,
+                as_json,
+                preset=preset,
+                progress=not quiet,
+                **fixed,
+                **changes,
+            )
+            return
         result = run_training(
             name, source, output, preset=preset, progress=not quiet, **fixed, **changes
         )
-        show_result(result, output, as_json, _judged(result.tables["epochs"]))
+        cycles = result.tables.get("cycles")
+        shown = _latest(cycles) if cycles else _judged(result.tables["epochs"])
+        show_result(result, output, as_json, shown)
         if not as_json:
             click.echo(f"next: featkit extract {shlex.join([source, '-b', output])} -o features")
 
@@ -126,6 +160,21 @@ def _command(name: str) -> click.Command:
         "judged by their neighbours every few epochs.",
         epilog=EXAMPLES.format(name=name, **_SAID[name]),
     )
+
+
+def _survey(source: str, output: str, starts: int, as_json: bool, **given: Any) -> None:
+    from featkit.analyses.base import check_folder
+    from featkit.trainers.alignment import SURVEY, survey
+
+    check_folder(output, SURVEY)
+    show_result(survey(source, starts, **given), output, as_json)
+
+
+def _latest(cycles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what a terminal shows of the first cycle and of the latest."""
+    columns = ("cycle", "loss", "clusters", "nmi_previous", "nmi_labels")
+    chosen = cycles if len(cycles) <= _SHOWN else [cycles[0], *cycles[1 - _SHOWN :]]
+    return [{name: row[name] for name in columns} for row in chosen]
 
 
 def _judged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -260,6 +260,13 @@ def check_folder(folder: str | Path, analysis: str | None = None) -> None:
         raise UsageError(f"{folder} holds a result of {one_line(held, 60)}: give another folder")
 
 
+def delete_result(folder: Path) -> None:
+    """Delete the result that a folder holds; other files stay."""
+    for file in _files(_held(folder)):
+        (folder / file).unlink(missing_ok=True)
+    (folder / RESULT_FILE).unlink(missing_ok=True)
+
+
 def _held(folder: Path) -> dict[str, Any]:
     """Return the ``result.json`` of a folder; empty if there is none that can be read."""
     try:

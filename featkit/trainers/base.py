@@ -5,11 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from featkit.analyses.base import Figure
 from featkit.backbones.base import Network
+from featkit.errors import FeatkitError
+from featkit.ops.neighbors import Integers
+
+if TYPE_CHECKING:
+    from featkit.trainers.images import TrainingImages
+    from featkit.trainers.settings import Training
+
+
+class NotFiniteError(FeatkitError):
+    """What a method computes between steps is no finite number; the loop says what is kept."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +61,46 @@ class Learner(ABC):
         module: All that has weights or other state.
         network: What comes out; its weights are among those of ``module``. What is beside the
             backbone is its head.
+        images: What is learned from, once :meth:`attach` has been called.
+        figures: Of the method's own tables.
     """
 
+    figures: ClassVar[tuple[Figure, ...]] = ()
     module: nn.Module
     network: Network
+    images: TrainingImages
+
+    def attach(self, images: TrainingImages, training: Training, device: torch.device) -> None:  # noqa: ARG002 - for methods
+        """Take what is learned from, before the state of a stopped training is put back.
+
+        Raises:
+            UsageError: The method cannot learn from it.
+        """
+        self.images = images
+
+    def optimizers(self, training: Training) -> dict[str, torch.optim.Optimizer]:  # noqa: ARG002 - for methods
+        """Return the optimisers, by name, of parameters that the loop's own does not move."""
+        return {}
+
+    def start(self) -> None:  # noqa: B027 - most do nothing
+        """Do what comes before the first epoch; a training that goes on does not do it again."""
+
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - most do nothing
+        """Do what comes before the steps of an epoch, or before the rest of them.
+
+        Args:
+            epoch: Epochs done before it.
+
+        Raises:
+            NotFiniteError: What is computed is no finite number.
+        """
+
+    def order(self, rng: np.random.Generator) -> Integers:
+        """Return the rows of the images that an epoch learns from, in the order of its steps."""
+        return rng.permutation(self.images.learned)
 
     @abstractmethod
-    def loss(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def loss(self, pixels: Tensor, rows: Tensor, moment: Moment) -> Tensor:
         """Return the loss, a scalar, of a batch of images.
 
         Whatever is random comes from torch's global generators, which the loop seeds anew before
@@ -62,6 +108,7 @@ class Learner(ABC):
 
         Args:
             pixels: (b, 3, h, w) uint8, as decoded.
+            rows: (b) of these among all images.
             moment: Of the step.
         """
 
@@ -83,6 +130,10 @@ class Learner(ABC):
         """Return what was seen in the epoch that ends, and begin the next."""
         return {}
 
+    def tables(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:  # noqa: ARG002 - for methods
+        """Return what the method makes of the epochs, a row each, by the name of the table."""
+        return {}
+
     def notes(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:  # noqa: ARG002 - for methods
         """Return what a reader of the epochs, a row each, must know."""
         return []
@@ -94,7 +145,8 @@ class Method(Protocol):
     Attributes:
         name: As the field calls it.
         Config: Frozen dataclass of its options, made with
-            :func:`featkit.analyses.base.option`.
+            :func:`featkit.analyses.base.option`. A property that is called as a field of
+            :class:`featkit.trainers.settings.Training` decides that one.
         presets: Options by name of the preset, its own and those of
             :class:`featkit.trainers.settings.Training`; what a preset does not name is the default.
     """

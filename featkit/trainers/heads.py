@@ -2,9 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from featkit.backbones.base import Network
+from featkit.backbones.layer_names import find_classifier, replace_module
+from featkit.errors import UsageError
+
+
+def with_head(network: Network, size: int | None, make: Callable[[int], nn.Module]) -> Network:
+    """Put a head in place of the linear layer that ends a network, and set its input.
+
+    Args:
+        network: Its module is changed.
+        size: Pixels of the input; None for its own.
+        make: Called with the dimensions of the features.
+
+    Raises:
+        UsageError: It ends in no linear layer, or its input is not square.
+
+    Example:
+        >>> from featkit.backbones.architectures import build
+        >>> network = with_head(build("cifar_resnet8"), 16, lambda d: nn.Linear(d, 5))
+        >>> network.head, network.preprocessing.size
+        ('linear', (16, 16))
+    """
+    found = find_classifier(network.module)
+    if found is None:
+        raise UsageError(
+            f"arch {network.architecture}: ends in no linear layer that a head could replace"
+        )
+    place, classifier = found
+    recipe = network.preprocessing if size is None else network.preprocessing.resized(size)
+    if recipe.size[0] != recipe.size[1]:
+        raise UsageError(f"arch {network.architecture}: its input is not square; give a --size")
+    replace_module(network.module, place, make(classifier.in_features))
+    return replace(network, preprocessing=recipe, head=place)
 
 
 class DINOHead(nn.Module):

@@ -6,21 +6,17 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from featkit.backbones.base import Backbone, Network
-from featkit.backbones.precision import computing_in
 from featkit.backbones.probe import default_tap, probe
-from featkit.backbones.taps import TapRunner
 from featkit.errors import BackboneError, UsageError
 from featkit.ops.knn_classifier import KNNClassifier
-from featkit.ops.neighbors import Integers
+from featkit.trainers.features import FeaturePass
 from featkit.trainers.images import TrainingImages
 
 _NEIGHBORS = 20
 _MOST = 10_000
 """Images that are voted by; drawn at random where there are more."""
-_TOGETHER = 256
 
 
 class HeldOutNeighbors:
@@ -39,14 +35,14 @@ class HeldOutNeighbors:
         backbone = Backbone("trained", "trained", network)
         outputs = probe(backbone)
         try:
-            self.tap = default_tap(backbone, outputs)
+            tap = default_tap(backbone, outputs)
         except BackboneError as error:
             raise UsageError(
                 f"{network.architecture}: cannot tell what its head reads, so that neighbours "
                 f"cannot judge it: --held-out 0 trains without"
             ) from error
-        self.calls = {self.tap.path: outputs[self.tap.path].calls}
-        self.network, self.images = network, images
+        self.features = FeaturePass(network, tap, outputs[tap.path].calls, images)
+        self.images = images
         assert images.labels is not None  # noqa: S101 - without any none is held out
         self.labels = images.labels
         drawn = np.random.default_rng(seed).permutation(images.learned)[:_MOST]
@@ -57,35 +53,12 @@ class HeldOutNeighbors:
 
         Cost: a forward of the images held out and of up to 10,000 others.
         """
-        module = self.network.module
-        was_training = module.training
-        runner = TapRunner(module.eval(), [self.tap], self.calls)
-        try:
-            bank, queries = (
-                self._features(runner, rows, precision, device)
-                for rows in (self.bank, self.images.judged)
-            )
-        finally:
-            runner.close()
-            module.train(was_training)
+        bank, queries = (
+            self.features(rows, precision, device) for rows in (self.bank, self.images.judged)
+        )
         if not bool(torch.isfinite(bank).all() and torch.isfinite(queries).all()):
             return math.nan
         where = str(device) if device.type == "cuda" else "cpu"
         classifier = KNNClassifier(min(_NEIGHBORS, len(bank)), device=where)
         classifier.fit(bank, self.labels[self.bank])
         return float(classifier.score(queries, self.labels[self.images.judged]))
-
-    def _features(
-        self, runner: TapRunner, rows: Integers, precision: str, device: torch.device
-    ) -> Tensor:
-        recipe = self.network.preprocessing
-        found = []
-        with computing_in(precision, device):
-            for start in range(0, len(rows), _TOGETHER):
-                part = torch.from_numpy(rows[start : start + _TOGETHER])
-                pixels = self.images.pixels[part].to(device).permute(0, 2, 3, 1)
-                start_of_crop = round((pixels.shape[1] - recipe.size[0]) / 2)
-                inside = slice(start_of_crop, start_of_crop + recipe.size[0])
-                crop = pixels[:, inside, inside]
-                found.append(runner(recipe.normalize(crop))[0].cpu())
-        return torch.cat(found)

@@ -8,6 +8,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from featkit.ops.neighbors import Integers
 from featkit.store.files import explain_write_errors
 from featkit.trainers.settings import Training
 
+Number = TypeVar("Number", np.uint8, np.float32)
+
 _TOGETHER = 256
 _IN_MEMORY = 0.5
 """Share of the free memory up to which pixels are held there and not in a mapped file."""
@@ -40,6 +43,7 @@ class TrainingImages:
         judged: Rows held out, sorted; none where there are no labels.
         labels: (n) int64, None where there are none, or several an image.
         unreadable: Reason by name of the images that are left out.
+        scratch: Folder of mapped files, for what does not fit into memory.
     """
 
     pixels: Tensor
@@ -47,6 +51,7 @@ class TrainingImages:
     judged: Integers
     labels: NDArray[np.int64] | None
     unreadable: dict[str, str]
+    scratch: Path
 
 
 def load_images(
@@ -84,7 +89,7 @@ def load_images(
     chosen = Chosen(source, rows)
     starts = range(0, len(rows), _TOGETHER)
     batches = [range(start, min(start + _TOGETHER, len(rows))) for start in starts]
-    pixels = _storage((len(rows), side, side, 3), scratch)
+    pixels = reserve((len(rows), side, side, 3), np.uint8, scratch, "decoded images")
     failures: dict[int, str] = {}
     workers = default_workers(device) if workers is None else workers
     with tqdm(total=len(rows), desc="decoding", unit="img", delay=1, disable=not progress) as bar:
@@ -112,21 +117,34 @@ def load_images(
         judged,
         labels,
         {source.ids[rows[row]]: reason for row, reason in failures.items()},
+        scratch,
     )
 
 
-def _storage(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8]:
-    """Return an array in memory, or in a file without a name whose space is reserved."""
-    size = math.prod(shape)
+def reserve(
+    shape: tuple[int, ...], kind: type[Number], scratch: Path, what: str
+) -> NDArray[Number]:
+    """Return an array in memory, or in a file without a name whose space is reserved.
+
+    Args:
+        shape: Of the array.
+        kind: Of its numbers.
+        scratch: Folder of the file.
+        what: It is, where the file does not fit on the disk.
+
+    Raises:
+        StoreError: It does not.
+    """
+    size = math.prod(shape) * np.dtype(kind).itemsize
     if size <= _IN_MEMORY * _free_memory():
-        return np.empty(shape, np.uint8)
+        return np.empty(shape, kind)
     with (
-        explain_write_errors("decoded images", scratch, "the run is as it was"),
+        explain_write_errors(what, scratch, "the run is as it was"),
         tempfile.TemporaryFile(dir=scratch) as file,
     ):
         if hasattr(os, "posix_fallocate"):  # else a disk that fills ends the process by a signal
             os.posix_fallocate(file.fileno(), 0, size)
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+        return np.memmap(file, kind, "w+", shape=shape)
 
 
 def _free_memory() -> int:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
-from featkit.trainers.base import Learner, Moment
+from featkit.trainers.base import Learner, Moment, NotFiniteError
 from featkit.trainers.held_out import HeldOutNeighbors
 from featkit.trainers.images import TrainingImages
 from featkit.trainers.memory import kept_memory
@@ -113,9 +113,18 @@ class Loop:
         self.neighbors = (
             HeldOutNeighbors(learner.network, images, training.seed) if len(images.judged) else None
         )
+        learner.attach(images, training, device)
         learner.module.to(device).to(memory_format=torch.channels_last).train()
-        self.optimizer = make_optimizer(learner.module, training)
+        self.optimizers = self._optimizers()
         self.progress = Progress()
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the loop's own optimiser, and those of the method, by the names in the state."""
+        others = self.learner.optimizers(self.training)
+        groups = (group for optimizer in others.values() for group in optimizer.param_groups)
+        moved = {parameter for group in groups for parameter in group["params"]}
+        rest = [p for p in self.learner.module.parameters() if p not in moved]
+        return {"optimizer": make_optimizer(rest, self.training), **others}
 
     def run(self, show: bool = False) -> Progress:
         """Train to the end.
@@ -140,6 +149,7 @@ class Loop:
         ):
             self._restore()
             if not self.progress.rows:
+                self.learner.start()
                 self._finish_epoch(None)
             bar.update(self.progress.epoch * self.steps + self.progress.step)
             while self.progress.epoch < training.epochs and not self._is_over():
@@ -156,9 +166,13 @@ class Loop:
 
     def _epoch(self, bar: Any) -> None:
         progress, batch_size = self.progress, self.training.batch_size
-        order = self._order()
         kept = time.perf_counter()
-        started = kept - progress.seconds
+        try:
+            self.learner.begin_epoch(progress.epoch)
+        except NotFiniteError as error:
+            raise self._diverged(str(error)) from error
+        order = self._order()
+        started = time.perf_counter() - progress.seconds
         unseen: list[Tensor] = []
         for step in range(progress.step, self.steps):
             rows = order[step * batch_size : (step + 1) * batch_size]
@@ -180,25 +194,27 @@ class Loop:
 
     def _order(self) -> Tensor:
         rng = np.random.default_rng([self.training.seed, 1, self.progress.epoch])
-        return torch.from_numpy(rng.permutation(self.images.learned))
+        return torch.from_numpy(self.learner.order(rng))
 
     def _step(self, number: int, rows: Tensor) -> Tensor:
         seeds = np.random.SeedSequence([self.training.seed, 2, number])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         moment = Moment(number, self.steps, self.training.epochs)
-        for group in self.optimizer.param_groups:
+        for group in (g for o in self.optimizers.values() for g in o.param_groups):
             group["lr"] = learning_rate(number, self.steps, self.training)
             if group["decays"]:
                 group["weight_decay"] = weight_decay(moment.share, self.training)
         pixels = self.images.pixels[rows].to(self.device)
         is_short = self.training.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_short):
-            loss = self.learner.loss(pixels, moment)
-        self.optimizer.zero_grad(set_to_none=True)
+            loss = self.learner.loss(pixels, rows, moment)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.training.clip is not None:
             clip_gradients(self.learner.module, self.training.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         self.learner.after_step(moment)
         return loss.detach()
 
@@ -268,8 +284,9 @@ class Loop:
 
     def _write_state(self) -> None:
         tensors = {f"module.{n}": t.detach() for n, t in self.learner.module.state_dict().items()}
-        for name, tensor in optimizer_tensors(self.optimizer):
-            tensors[f"optimizer.{name}"] = tensor
+        for part, optimizer in self.optimizers.items():
+            for name, tensor in optimizer_tensors(optimizer):
+                tensors[f"{part}.{name}"] = tensor
         tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
         self.folder.write_state(tensors, asdict(self.progress))
 
@@ -278,10 +295,11 @@ class Loop:
         if found is None:
             return
         tensors, about = found
-        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("module", *self.optimizers)}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.learner.module.load_state_dict(parts["module"])
-        restore_optimizer(self.optimizer, parts["optimizer"])
+        for name, optimizer in self.optimizers.items():
+            restore_optimizer(optimizer, parts[name])
         self.progress = replace(self.progress, **about)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,22 +14,29 @@ from featkit.trainers.settings import Training
 MOMENTUM = 0.9
 
 
-def make_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Return the optimiser of a module's parameters.
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], training: Training, momentum: float = MOMENTUM
+) -> torch.optim.Optimizer:
+    """Return the optimiser of parameters, without those that are frozen.
 
     Biases and what normalisations scale and shift by (parameters of one axis) have no weight decay,
     and no layer-wise rate with LARS. That of AdamW is decoupled from the gradient. Adam, AdamW and
     SGD run fused on CPUs and NVIDIA GPUs.
 
+    Args:
+        parameters: As a module gives them.
+        training: Says which optimiser, and how it decays weights.
+        momentum: Of SGD and LARS.
+
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101 (AdamW); You, Gitman, Ginsburg 2017,
     arXiv:1708.03888 (LARS); Chen et al. 2020, arXiv:2002.05709, sec. 2.4, for what LARS leaves out.
 
     Example:
-        >>> optimizer = make_optimizer(nn.Linear(2, 3), Training(weight_decay=0.5))
+        >>> optimizer = make_optimizer(nn.Linear(2, 3).parameters(), Training(weight_decay=0.5))
         >>> [group["weight_decay"] for group in optimizer.param_groups]
         [0.5, 0.0]
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters = [p for p in parameters if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if (p.ndim > 1) == decays], "decays": decays}
         for decays in (True, False)
@@ -42,17 +49,17 @@ def make_optimizer(module: nn.Module, training: Training) -> torch.optim.Optimiz
         kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
         return kind(groups, training.lr, fused=is_fused)
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, training.lr, MOMENTUM, fused=is_fused)
+        return torch.optim.SGD(groups, training.lr, momentum, fused=is_fused)
     from timm.optim.lars import Lars
 
     for group in groups:
         group["always_adapt"] = group["decays"]
-    lars: torch.optim.Optimizer = Lars(groups, training.lr, MOMENTUM)
+    lars: torch.optim.Optimizer = Lars(groups, training.lr, momentum)
     return lars
 
 
 def learning_rate(step: int, steps_per_epoch: int, training: Training) -> float:
-    """Return the learning rate of a step: a line from 0, then half a cosine.
+    """Return the learning rate of a step: a line from 0, then half a cosine, or always the same.
 
     Args:
         step: Number of the step in the whole training, from 0.
@@ -69,6 +76,8 @@ def learning_rate(step: int, steps_per_epoch: int, training: Training) -> float:
     rising = min(training.warmup, training.epochs) * steps_per_epoch
     if step + 1 <= rising:
         return training.lr * (step + 1) / rising
+    if training.schedule == "constant":
+        return training.lr
     share = (step - rising) / (training.epochs * steps_per_epoch - rising)
     return half_cosine(max(share, 0.0), training.lr, training.final_lr)
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from featkit.analyses.base import delete_result
 from featkit.backbones.base import Network
 from featkit.backbones.training_runs import (
     RUN_FILE,
@@ -33,7 +34,6 @@ from featkit.store.fingerprint import differences
 
 STATE_FILE = "state.safetensors"
 LOCK_FILE = ".lock"
-RESULTS = ("result.json", "epochs.csv", "arrays.h5", "loss.png", "knn.png", "views.png")
 KEPT = "what the run kept before is safe"
 
 
@@ -58,8 +58,7 @@ class RunFolder:
             with self._writing("the run"):
                 (self.path / WEIGHTS_FOLDER).mkdir(exist_ok=True)
             self._rewrite()
-            for name in RESULTS:
-                (self.path / name).unlink(missing_ok=True)
+            delete_result(self.path)
             self.is_new = False
         self._sweep()
 

@@ -12,6 +12,7 @@ from featkit.errors import UsageError
 
 Optimizer: TypeAlias = Literal["adam", "adamw", "lars", "sgd"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+Schedule: TypeAlias = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Training:
     optimizer: Optimizer = option("lars", "adam, adamw, lars or sgd, with momentum 0.9.", "SimCLR")
     lr: float = option(0.6, "Learning rate after the warm-up.", "VISSL: 0.3 · batch / 256")
     warmup: float = option(3.0, "Epochs in which the learning rate rises from 0.")
+    schedule: Schedule = option("cosine", "How it goes on: cosine, or constant.")
     final_lr: float = option(0.0, "Learning rate at the end of the cosine.")
     weight_decay: float = option(1e-6, "On weights, not on biases and normalisation.", "VISSL")
     final_weight_decay: float | None = option(
@@ -57,7 +59,8 @@ class Training:
             raise UsageError(f"held_out is {self.held_out!r}: give a share below 1")
         if self.patience is not None and not self.held_out:
             raise UsageError("patience needs images to judge on: give a held_out above 0")
-        for name, kind in (("optimizer", Optimizer), ("precision", Precision)):
+        kinds = {"optimizer": Optimizer, "precision": Precision, "schedule": Schedule}
+        for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):
                 said = f"{name} is {getattr(self, name)!r}"
                 raise UsageError(f"{said}: use {', '.join(get_args(kind))}")

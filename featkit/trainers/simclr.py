@@ -8,7 +8,7 @@ self-supervised learning, sec. 2.1, with the constants of VISSL.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from featkit.analyses.base import option
 from featkit.backbones.architectures import build, seeded
 from featkit.backbones.base import Network
-from featkit.backbones.layer_names import find_classifier, replace_module
 from featkit.backbones.nets import resnet_variant
 from featkit.errors import UsageError
 from featkit.ops.nt_xent import nt_xent
 from featkit.trainers.augmentation.views import Views
 from featkit.trainers.base import Learner, Moment
+from featkit.trainers.heads import with_head
 from featkit.trainers.settings import check_numbers
 
 _VISSL = "VISSL, configs/config/pretrain/simclr"
@@ -99,22 +99,15 @@ class SimCLR:
         """Build the network, with a projection head in place of its classifier."""
         config = self.config
         name = resnet_variant(config.arch, config.depth, config.width, config.norm)
-        network = build(name, seed)
-        found = find_classifier(network.module)
-        if found is None:
-            raise UsageError(f"arch {name}: ends in no linear layer that a head could replace")
-        head, classifier = found
-        features = classifier.in_features
         with seeded(seed):
-            projector = projection_head(features, config.hidden or features, config.projection)
-        replace_module(network.module, head, projector)
-        recipe = network.preprocessing if size is None else network.preprocessing.resized(size)
-        if recipe.size[0] != recipe.size[1]:
-            raise UsageError(f"arch {name}: its input is not square; give a --size")
-        network = replace(network, preprocessing=recipe, head=head)
+            network = with_head(
+                build(name, seed),
+                size,
+                lambda d: projection_head(d, config.hidden or d, config.projection),
+            )
         reach = 0.8 * config.color
         jitter = (reach, reach, reach, 0.2 * config.color)
-        views = Views(recipe.size[0], (config.crop, 1.0), jitter, config.blur)
+        views = Views(network.preprocessing.size[0], (config.crop, 1.0), jitter, config.blur)
         return SimCLRLearner(network, views, config.temperature)
 
 
@@ -141,7 +134,7 @@ class SimCLRLearner(Learner):
         views = self.views(torch.cat([pixels, pixels]))
         return [views.view(2, len(pixels), *views.shape[1:])]
 
-    def loss(self, pixels: Tensor, moment: Moment) -> Tensor:  # noqa: ARG002 - always the same
+    def loss(self, pixels: Tensor, rows: Tensor, moment: Moment) -> Tensor:  # noqa: ARG002 - always the same
         """Return eq. 2.1 over a batch; both views of all images go through the network together."""
         (views,) = self.views_of(pixels)
         embeddings = self.module(self.network.preprocessing.normalize_views(views.flatten(0, 1)))

@@ -32,6 +32,7 @@ from featkit.trainers.run_folder import check_place, open_run
 from featkit.trainers.settings import Precision, Training
 
 METHODS = {
+    "deepcluster": "featkit.trainers.deepcluster.method:DeepCluster",
     "simclr": "featkit.trainers.simclr:SimCLR",
     "treenet": "featkit.trainers.treenet:TreeNet",
 }
@@ -69,10 +70,11 @@ def train(
     same CPU, with as many threads, its weights are those of one that never was, byte for byte.
 
     Args:
-        method: ``simclr`` or ``treenet``.
+        method: ``simclr``, ``treenet`` or ``deepcluster``.
         source: Image folder, CSV, ``torchvision:…``, ``digits``, or a source object.
         run: The folder to make or to go on in.
-        preset: ``paper``, ``cpu`` (minutes on a few cores) or ``tiny`` (seconds, to try it out).
+        preset: ``paper``, ``cpu`` (minutes on a few cores), ``tiny`` (seconds, to try it out), or
+            another of the method's.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``, …
         workers: Decoding processes; None chooses by device.
         overwrite: Whether to start again where a training is.
@@ -124,8 +126,12 @@ def train(
             result = Result(
                 method,
                 {**asdict(own), **asdict(training)},
-                provenance=_provenance(record, images.name, where),
-                figures=_FIGURES[: 2 + bool(len(loaded.judged))],
+                provenance={
+                    **describe_training(images, settings["samples"], where),
+                    "architecture": network.architecture,
+                    "seed": training.seed,
+                },
+                figures=[*_FIGURES[: 2 + bool(len(loaded.judged))], *learner.figures],
             )
             views, names = example_views(learner, loaded, training.seed)
             result.arrays = {
@@ -183,7 +189,7 @@ def _report(
 ) -> None:
     """Say in ``result.json`` how far a training has come."""
     size = size_of()
-    result.tables["epochs"] = now.rows
+    result.tables = {"epochs": now.rows, **learner.tables(now.rows)}
     result.notes = [*notes, *learner.notes(now.rows)]
     result.scalars = {
         "epochs": now.epoch,
@@ -210,6 +216,8 @@ def split_options(
     if preset not in kind.presets:
         raise UsageError(f"no preset {preset!r}: {did_you_mean(preset, kind.presets)}")
     known = {field.name: part for part in (kind.Config, Training) for field in fields(part)}
+    given = decided(kind)
+    known = {name: part for name, part in known.items() if name not in given}
     for name in options:
         if name not in known:
             raise UsageError(f"{kind.name} has no option {name!r}: {did_you_mean(name, known)}")
@@ -218,27 +226,42 @@ def split_options(
         part(**{name: value for name, value in chosen.items() if known[name] is part})
         for part in (kind.Config, Training)
     )
-    return own, training
+    return own, replace(training, **{name: getattr(own, name) for name in given})
+
+
+def decided(kind: type[Method]) -> set[str]:
+    """Return the fields of :class:`Training` that follow from a method's own options.
+
+    Example:
+        >>> decided(find_method("deepcluster")), decided(find_method("simclr"))
+        ({'epochs'}, set())
+    """
+    names = (field.name for field in fields(Training))
+    return {name for name in names if isinstance(getattr(kind.Config, name, None), property)}
 
 
 def _precision(asked: Precision, path: Path, device: torch.device, overwrite: bool) -> Precision:
     """Decide once; a training that goes on keeps to what was decided."""
+    if asked == "auto" and is_run(path) and not overwrite:
+        return "bf16" if read_run(path).settings.get("precision") == "bf16" else "fp32"
+    return resolve_precision(asked, device)
+
+
+def resolve_precision(asked: Precision, device: torch.device) -> Precision:
+    """Return what ``auto`` means on a device; anything else means itself."""
     if asked != "auto":
         return asked
-    if is_run(path) and not overwrite:
-        return "bf16" if read_run(path).settings.get("precision") == "bf16" else "fp32"
     return "bf16" if native_precision(device) == "bf16" else "fp32"
 
 
-def _provenance(record: RunRecord, source: str, device: torch.device) -> dict[str, Any]:
-    libraries = ("featkit", "torch", "torchvision", "timm", "numpy")
+def describe_training(source: Source, samples: str, device: torch.device) -> dict[str, Any]:
+    """Return the ``provenance`` of what images, a machine and libraries decide."""
+    libraries = ("featkit", "torch", "torchvision", "timm", "numpy", "faiss-cpu", "scikit-learn")
     return {
-        "source": source,
-        "samples": record.settings["samples"],
-        "architecture": record.architecture,
+        "source": source.name,
+        "samples": samples,
         "device": device.type,
         "threads": torch.get_num_threads(),
-        "seed": record.settings["seed"],
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in libraries},

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from featkit.analyses.base import option
 from featkit.backbones.architectures import build, seeded
 from featkit.backbones.base import Network
-from featkit.backbones.layer_names import find_classifier, replace_module
 from featkit.backbones.nets.treenet.shape import Join, Order, Pool, TreeShape, View, tree_name
 from featkit.backbones.nets.treenet.tree import TreeNet as Tree
 from featkit.backbones.nets.treenet.tree import widened
@@ -27,7 +26,7 @@ from featkit.ops.dino_loss import dino_loss, updated_center
 from featkit.ops.leaf_losses import leaf_contrastive, leaf_cosine
 from featkit.trainers.augmentation.multi_crop import MultiCrop
 from featkit.trainers.base import Learner, Moment
-from featkit.trainers.heads import DINOHead, byol_head
+from featkit.trainers.heads import DINOHead, byol_head, with_head
 from featkit.trainers.schedules import half_cosine
 from featkit.trainers.self_distillation import Pair, collapse_notes
 from featkit.trainers.settings import check_numbers
@@ -203,38 +202,34 @@ class TreeNet:
     def learner(self, size: int | None, seed: int) -> TreeNetLearner:
         """Build the student, with a head in place of its classifier, and the teacher."""
         config = self.config
-        name = config.architecture()
-        network = build(name, seed)
-        found = find_classifier(network.module)
-        if found is None:
-            raise UsageError(f"{name}: ends in no linear layer that a head could replace")
-        place, classifier = found
         with seeded(seed):
-            head, predictor = self._head(classifier.in_features)
-        replace_module(network.module, place, head)
-        recipe = network.preprocessing if size is None else network.preprocessing.resized(size)
-        if recipe.size[0] != recipe.size[1]:
-            raise UsageError(f"{name}: its input is not square; give a --size")
-        network = replace(
-            network, preprocessing=recipe, head=None if isinstance(head, nn.Identity) else place
-        )
+            network = with_head(build(config.architecture(), seed), size, self._head)
+            predictor = self._predictor()
+        place = str(network.head)
+        if isinstance(network.module.get_submodule(place), nn.Identity):
+            network = replace(network, head=None)
         network.module.eval()
-        _check_size(network, self._smallest(recipe.size[0]))
+        _check_size(network, self._smallest(network.preprocessing.size[0]))
         return TreeNetLearner(network, predictor, place, config)
 
     def _smallest(self, size: int) -> int:
         config = self.config
         return min(size, config.local_size or size // 2) if config.local_crops else size
 
-    def _head(self, features: int) -> tuple[nn.Module, nn.Module | None]:
+    def _head(self, features: int) -> nn.Module:
         config = self.config
         if config.loss == "dino":
             sizes = (config.hidden, config.bottleneck, config.prototypes)
-            return DINOHead(features, *sizes, config.head_norm), None
+            return DINOHead(features, *sizes, config.head_norm)
         if config.loss == "byol":
-            head = byol_head(features, config.hidden, config.bottleneck)
-            return head, byol_head(config.bottleneck, config.hidden, config.bottleneck)
-        return nn.Identity(), None
+            return byol_head(features, config.hidden, config.bottleneck)
+        return nn.Identity()
+
+    def _predictor(self) -> nn.Module | None:
+        config = self.config
+        if config.loss != "byol":
+            return None
+        return byol_head(config.bottleneck, config.hidden, config.bottleneck)
 
 
 def _check_size(network: Network, size: int) -> None:
@@ -281,7 +276,7 @@ class TreeNetLearner(Learner):
         """Draw large and small views of each image."""
         return self.views(pixels)
 
-    def loss(self, pixels: Tensor, moment: Moment) -> Tensor:
+    def loss(self, pixels: Tensor, rows: Tensor, moment: Moment) -> Tensor:  # noqa: ARG002 - images without labels
         """Return the loss over all pairs of a student's and another, large view of its teacher."""
         config, pair = self.config, self.pair
         if config.loss == "dino":

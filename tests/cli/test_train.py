@@ -126,9 +126,49 @@ def test_the_help_shows_what_the_paper_has(run: Run) -> None:
     assert "[default: 30" in " ".join(other.split()).partition("--epochs ")[2].partition(" --")[0]
 
 
+LENET = ("--arch", "lenet5", "--clusters", 4, "--pca", 8, "--batch-size", 8, "--workers", 0)
+
+
+def test_cycles_are_shown_and_told(run: Run, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    given = ("--preset", "tiny", *LENET, "--fit-share", 1, "--quiet", "--device", "cpu")
+    status, out, error = run("train", "deepcluster", photos, "-o", folder, *given)
+    assert (status, error) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["cycle", "loss", "clusters", "nmi_previous", "nmi_labels"]
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+    assert lines[-1] == f"next: featkit extract {photos} -b {folder} -o features"
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["method"], record["architecture"]) == ("DeepCluster", "lenet5")
+    assert record["settings"]["epochs"] == 3
+    names = {path.name for path in folder.iterdir()}
+    assert {"cycles.csv", "agreement.png", "sizes.png", "times.png"} <= names
+
+
+def test_a_survey_is_a_result_and_no_run(run: Run, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "survey"
+    given = ("--preset", "tiny", *LENET, "--fit-share", 1, "--quiet", "--device", "cpu")
+    status, out, error = run("train", "deepcluster", photos, "-o", folder, *given, "--survey", 4)
+    assert (status, error) == (0, "")
+    assert out.splitlines()[0].split()[:4] == ["arch", "starts", "nmi_mean", "nmi_sd"]
+    rows = (folder / "starts.csv").read_text().splitlines()
+    assert len(rows) == 5
+    assert {"alignment.png", "projection.png", "scores.csv"} <= {p.name for p in folder.iterdir()}
+    assert not (folder / "run.json").exists()
+    status, _, error = run("train", "deepcluster", photos, "-o", folder, *given)
+    assert status == 2
+    assert "holds a result of deepcluster-survey" in error
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        (["deepcluster", "digits", "-o", "run", "--epochs", "3"], "No such option '--epochs'"),
+        (["deepcluster", "digits", "-o", "run", "--survey", "0"], "0 is not in the range x>=1"),
+        (
+            ["deepcluster", "digits", "-o", "run", "--preset", "tiny", "--clusters", "900"],
+            "900 clusters, and 230 images to fit them on (0.5 of 461): give fewer --clusters",
+        ),
         (["simclt", "digits", "-o", "run"], "no method 'simclt': did you mean simclr?"),
         (["simclr", "digits"], "Missing option '-o' / '--output'"),
         (["simclr", "nowhere", "-o", "run"], "'nowhere' does not exist"),
@@ -178,5 +218,10 @@ def test_every_method_has_a_command_and_its_help(run: Run) -> None:
         status, out, _ = run("train", name, "--help")
         assert status == 0
         assert text.rstrip(".") in " ".join(out.split())
-        for option in ("--temperature", "--epochs", "--keep-every", "--patience", "--preset"):
+        own = {"deepcluster": ("--clusters", "--survey", "--halt")}
+        for option in own.get(name, ("--temperature", "--epochs")):
             assert option in out
+        for option in ("--keep-every", "--patience", "--preset"):
+            assert option in out
+        assert ("--survey" in out) == (name == "deepcluster")
+        assert ("  --epochs " in out) == (name != "deepcluster")

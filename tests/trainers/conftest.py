@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
 """A training of seconds: 54 of the images of :func:`stripes` learned from, three steps an epoch."""
 
 SMALL: dict[str, dict[str, Any]] = {
+    "deepcluster": {"arch": "lenet5", "size": 32, "clusters": 4, "pca": 8, "optimizer": "sgd"},
     "simclr": {"arch": "cifar_resnet8"},
     "treenet": {
         "leaves": 2,
@@ -58,20 +59,30 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def settings_of(method: str, **options: Any) -> dict[str, Any]:
+    """Return the settings of a small training; ``epochs`` are cycles where those are counted."""
+    settings = {**TINY, **SMALL[method], "workers": 0, "device": "cpu", **options}
+    if method == "deepcluster":
+        epochs = settings.pop("epochs")
+        settings.setdefault("cycles", epochs)
+    return settings
+
+
 def train(source: Path | str, run: Path | str, method: str = "simclr", **options: Any) -> Result:
     """Train in this process."""
-    settings = {**TINY, **SMALL[method], "workers": 0, "device": "cpu", **options}
-    return featkit.train(method, source, run, **settings)
+    return featkit.train(method, source, run, **settings_of(method, **options))
 
 
-def training_process(source: Path, run: Path, before: str = "", **options: Any) -> Any:
+def training_process(
+    source: Path, run: Path, before: str = "", method: str = "simclr", **options: Any
+) -> Any:
     """Start a training in a process of its own, after some other code."""
-    settings = {**TINY, **SMALL["simclr"], "workers": 0, "device": "cpu", **options}
+    settings = settings_of(method, **options)
     code = (
         "import torch, featkit\n"
         "torch.set_num_threads(1)\n"
         f"{before}\n"
-        f"featkit.train('simclr', {str(source)!r}, {str(run)!r}, **{settings!r})\n"
+        f"featkit.train({method!r}, {str(source)!r}, {str(run)!r}, **{settings!r})\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code],

@@ -84,7 +84,7 @@ def test_fused_optimisers_do_what_torchs_plain_ones_do(name: str) -> None:
     decayed = [p for p in theirs.parameters() if p.ndim > 1]
     others = [p for p in theirs.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    train(ours, make_optimizer(ours, training), range(20))
+    train(ours, make_optimizer(ours.parameters(), training), range(20))
     train(theirs, REFERENCES[name](groups), range(20))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -94,7 +94,7 @@ def test_lars_is_that_of_the_publication() -> None:
     """One step by the formula: λ = η ‖w‖ / (‖∇‖ + β ‖w‖), but not for biases and norms."""
     module, training = net(), Training(optimizer="lars", lr=0.5, weight_decay=0.01)
     before = [p.detach().clone() for p in module.parameters()]
-    optimizer = make_optimizer(module, training)
+    optimizer = make_optimizer(module.parameters(), training)
     train(module, optimizer, range(1))
     for old, parameter in zip(before, module.parameters(), strict=True):
         gradient = parameter.grad
@@ -111,12 +111,12 @@ def test_lars_is_that_of_the_publication() -> None:
 def test_a_restored_optimiser_goes_on_to_the_same_bytes(name: str) -> None:
     training = Training(optimizer=name, lr=0.01, weight_decay=0.1)
     whole, parts = (net().to(memory_format=torch.channels_last) for _ in range(2))
-    train(whole, make_optimizer(whole, training), range(6))
-    first = make_optimizer(parts, training)
+    train(whole, make_optimizer(whole.parameters(), training), range(6))
+    first = make_optimizer(parts.parameters(), training)
     train(parts, first, range(3))
     # as a file gives them back: without an order in memory of their own
     kept = load(save({name: t.contiguous() for name, t in optimizer_tensors(first)}))
-    second = make_optimizer(parts, training)
+    second = make_optimizer(parts.parameters(), training)
     restore_optimizer(second, kept)
     train(parts, second, range(3, 6))
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
@@ -126,11 +126,13 @@ def test_a_restored_optimiser_goes_on_to_the_same_bytes(name: str) -> None:
 def test_what_is_frozen_has_no_optimiser() -> None:
     module = net()
     module[0].requires_grad_(requires_grad=False)
-    groups = make_optimizer(module, Training(optimizer="adamw", weight_decay=0.1)).param_groups
+    groups = make_optimizer(
+        module.parameters(), Training(optimizer="adamw", weight_decay=0.1)
+    ).param_groups
     assert [len(group["params"]) for group in groups] == [1, 3]
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     module[3].weight.requires_grad_(requires_grad=False)
-    (group,) = make_optimizer(module, Training(optimizer="adamw")).param_groups
+    (group,) = make_optimizer(module.parameters(), Training(optimizer="adamw")).param_groups
     assert not group["decays"]
 
 

@@ -61,6 +61,25 @@ def undisturbed(stripes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return files(run)
 
 
+CYCLES = {"method": "deepcluster", "cycle_epochs": 3, "epochs": 3, "lr": 0.05}
+
+
+def test_killed_within_a_cycle_it_goes_on_with_its_labels(stripes: Path, tmp_path: Path) -> None:
+    """And does not cluster again: what was told of the clustering is not told twice."""
+    finish(training_process(stripes, tmp_path / "whole", **CYCLES))
+    run = tmp_path / "parts"
+    process = training_process(stripes, run, EVERY_STEP, **CYCLES)
+    wait_for(run, process, (4, 0))  # beyond the first epoch of the second cycle
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert place(run)[0] == 4
+    with safe_open(run / "state.safetensors", framework="pt") as file:
+        assert int(file.get_tensor("module.cycle")) == 2
+        assert file.get_tensor("module.facts")[-2:].tolist() == [0, 0]
+    finish(training_process(stripes, run, **CYCLES))
+    assert files(run) == files(tmp_path / "whole")
+
+
 def place(run: Path) -> tuple[int, int]:
     """Return the epoch and step of the state that is kept; before all where there is none."""
     try:

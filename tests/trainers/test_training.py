@@ -16,7 +16,6 @@ import featkit
 from featkit.analyses.base import Result
 from featkit.backbones.training_runs import read_run
 from featkit.errors import BackboneError, CheckpointError, ConflictError, UsageError
-from featkit.trainers.base import Moment
 from featkit.trainers.loop import DivergedError
 from tests.trainers.conftest import train
 
@@ -121,9 +120,9 @@ def test_what_is_held_out_is_never_learned_from(
     seen: list[torch.Tensor] = []
     loss = SimCLRLearner.loss
 
-    def watched(self: SimCLRLearner, pixels: torch.Tensor, moment: Moment) -> torch.Tensor:
+    def watched(self: SimCLRLearner, pixels: torch.Tensor, *rest: Any) -> torch.Tensor:
         seen.append(pixels.clone())
-        return loss(self, pixels, moment)
+        return loss(self, pixels, *rest)
 
     monkeypatch.setattr(SimCLRLearner, "loss", watched)
     train(stripes, tmp_path / "run", epochs=9, held_out=0.5, batch_size=10)
@@ -262,8 +261,13 @@ class Stopped(Exception):
             "final_weight_decay": 0.4,
         },
         {"method": "treenet", "loss": "byol"},
+        {"method": "deepcluster", "lr": 0.05},
+        {"method": "deepcluster", "optimizer": "adam", "cycle_epochs": 2, "cycles": 2, "halt": 1},
     ],
-    ids=["adam", "sgd", "lars", "bf16", "layer", "patience", "treenet", "byol"],
+    ids=[
+        *("adam", "sgd", "lars", "bf16", "layer", "patience", "treenet", "byol"),
+        *("deepcluster", "halted"),
+    ],
 )
 def test_stopped_in_any_step_it_goes_on_to_the_same_bytes(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]

@@ -17,7 +17,7 @@ from featkit.trainers.augmentation.resampling import (
 )
 
 _RATIO = (3 / 4, 4 / 3)
-_JITTERED, _GRAY, _FLIPPED = 0.8, 0.2, 0.5
+_JITTERED, _FLIPPED = 0.8, 0.5
 _SIGMA = (0.1, 2.0)
 
 
@@ -40,6 +40,7 @@ class Views:
             Default: a tenth of the size.
         solarize: Probability that what is bright is inverted.
         interpolation: Of the crop.
+        gray: Probability that colours are taken away.
 
     Source: Chen et al. 2020, arXiv:2002.05709, appendix A; appendix B.9 for 32 pixels (a strength
     of 0.5, no blur).
@@ -57,6 +58,7 @@ class Views:
     kernel: int | None = None
     solarize: float = 0.0
     interpolation: Interpolation = "bilinear"
+    gray: float = 0.2
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -97,9 +99,10 @@ class Views:
             rows = _drawn(views, _JITTERED)
             jittered = jitter_colors(views.index_select(0, rows), factors[rows], order[rows])
             views.index_copy_(0, rows, jittered)
-        rows = _drawn(views, _GRAY)
-        gray = grayscale(views.index_select(0, rows))
-        views.index_copy_(0, rows, gray.expand(-1, 3, -1, -1))
+        if self.gray:
+            rows = _drawn(views, self.gray)
+            gray = grayscale(views.index_select(0, rows))
+            views.index_copy_(0, rows, gray.expand(-1, 3, -1, -1))
 
     def _draw_factors(self, views: Tensor) -> Tensor:
         """Draw (b, 4): brightness, contrast and saturation at once where their reach is one."""

@@ -1,0 +1,284 @@
+"""How well clusters of untrained features align with labels, before anything is trained.
+
+Source: Mustapha 2021, Unsupervised deep learning: inter-model interpretation and deep clustering
+(thesis, American University of Beirut), sec. 4.4.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats  # type: ignore[import-untyped]
+from tqdm import tqdm
+
+from featkit.analyses.base import Figure, Result
+from featkit.backbones.base import Network
+from featkit.backbones.device import choose_device
+from featkit.backbones.nets import NETS
+from featkit.data.sources import Source, open_source
+from featkit.errors import UsageError
+from featkit.extraction.listing import list_samples
+from featkit.ops.agreement import Agreement, cluster_agreement
+from featkit.ops.projection import project
+from featkit.ops.rank_correlation import rank_correlation
+from featkit.trainers.deepcluster.clustering import Clusterer, Clustering
+from featkit.trainers.deepcluster.config import DeepClusterConfig
+from featkit.trainers.deepcluster.method import DeepCluster, untrained
+from featkit.trainers.deepcluster.starts import PROXIES, Start, each_start, seed_of
+from featkit.trainers.images import TrainingImages, load_images
+from featkit.trainers.settings import Training
+from featkit.trainers.training import describe_training, resolve_precision, split_options
+
+SURVEY = "deepcluster-survey"
+"""What a survey's result is called."""
+
+_DRAWN = 2_000
+"""Images that t-SNE shows, at most."""
+_PERPLEXITY = 30.0
+_RANKED = 4
+"""Starts that scores are ranked by, at least."""
+_SCRATCH = Path(tempfile.gettempdir())
+
+
+def initial_alignment(
+    network: str | Network,
+    source: str | Path | Source,
+    k: int,
+    *,
+    pca: int = 256,
+    iterations: int = 20,
+    fit_share: float = 1.0,
+    images: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+) -> Agreement:
+    """Return how well k-means of a network's features agrees with the labels: IA(θ, k).
+
+    Features become clusters as in a cycle of ``featkit train deepcluster``: evaluation mode,
+    principal components, whitening, unit length, k-means.
+
+    Args:
+        network: A name as DeepCluster's ``arch``, which is built and initialised by ``seed``; or a
+            network as it is.
+        source: Labelled images, one label each.
+        k: Clusters.
+        pca: Dimensions that are whitened and clustered; 0 for the features as they are.
+        iterations: Of k-means.
+        fit_share: Share of the images that k-means is fitted on.
+        images: How many are taken, drawn at random; None for all.
+        size: Pixels of the input of a network that is given by name; None for its own.
+        seed: Of weights, drawn images and k-means.
+        device: ``auto``, ``cpu``, ``cuda``, …
+        workers: Decoding processes; None chooses by device.
+
+    Returns:
+        ``nmi``, in [0, 1], which grows with k whatever the clusters are, and ``ami``, which is
+        about 0 by chance.
+
+    Raises:
+        UsageError: There are no labels, or fewer images than clusters.
+
+    Cost: decoding, a forward of every image, and k-means.
+
+    Source: Mustapha 2021, sec. 4.4.
+
+    Example:
+        >>> found = initial_alignment("lenet5", "digits", 10, pca=32, images=200, workers=0)
+        >>> found.nmi > 0.2
+        True
+    """
+    name = network if isinstance(network, str) else network.architecture
+    config = DeepClusterConfig(
+        arch=name, clusters=k, pca=pca, iterations=iterations, fit_share=fit_share
+    )
+    training = Training(images=images, seed=seed, held_out=0.0, size=size)
+    if isinstance(network, str):
+        network = untrained(config, size, seed)
+    opened = open_source(source)
+    if opened.labels is None or opened.labels.ndim != 1:
+        what = "none" if opened.labels is None else "several each"
+        raise UsageError(f"{opened.name}: alignment needs one label an image, and there are {what}")
+    loaded = load_images(opened, training, network.preprocessing, _SCRATCH, workers)
+    clusterer = _clusterer(network, loaded, config, training, choose_device(device))
+    found = clusterer(seed_of(seed, 3, 1))
+    assert loaded.labels is not None  # noqa: S101 - as checked
+    return cluster_agreement(found.clusters.labels.cpu().numpy(), loaded.labels[clusterer.rows])
+
+
+def _clusterer(
+    network: Network,
+    images: TrainingImages,
+    config: DeepClusterConfig,
+    training: Training,
+    device: torch.device,
+) -> Clusterer:
+    network.module.to(device)
+    precision = resolve_precision(training.precision, device)
+    return Clusterer(network, images, config, precision, device)
+
+
+def survey(
+    source: str | Path | Source,
+    starts: int,
+    *,
+    preset: str = "paper",
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Result:
+    """Describe many untrained networks by the clusters of their features.
+
+    Args:
+        source: Images; without labels there is no alignment, only what needs none.
+        starts: How many seeds, from ``seed`` on.
+        preset: Of ``featkit train deepcluster``.
+        device: ``auto``, ``cpu``, ``cuda``, …
+        workers: Decoding processes; None chooses by device.
+        progress: Whether to draw progress bars on stderr.
+        **options: As in :func:`featkit.train`; nothing is held out.
+
+    Returns:
+        Table ``summary`` (arch, starts, and of nmi and ami mean, sd, min, median, max, skew). Table
+        ``starts`` (arch, seed, nmi, ami, and the scores of
+        :class:`featkit.trainers.deepcluster.starts.Start`). Table ``scores``, of four starts and
+        more: Spearman's ρ of each score with nmi, its 95 % interval, p. Table ``projection``: t-SNE
+        of the first start's points. A network that there is with and without sobel is described as
+        both.
+
+    Raises:
+        UsageError: A setting cannot be used.
+
+    Cost: decoding once; of each start what :func:`each_start` says.
+    """
+    if starts < 1:
+        raise UsageError(f"survey of {starts} starts: give a whole number, at least 1")
+    config, training = split_options(DeepCluster, preset, options)
+    training = replace(training, held_out=0.0)
+    opened, where = open_source(source), choose_device(device)
+    result = Result(
+        SURVEY,
+        {"starts": starts, **asdict(config), **asdict(training)},
+        tables={"summary": [], "starts": []},
+    )
+    seeds = range(training.seed, training.seed + starts)
+    networks = {
+        name: untrained(replace(config, arch=name), training.size, training.seed)
+        for name in _with_and_without_sobel(config.architecture)
+    }
+    recipe = next(iter(networks.values())).preprocessing
+    loaded = load_images(opened, training, recipe, _SCRATCH, workers, progress)
+    result.scalars = {"images": len(loaded.learned), "clusters": config.clusters}
+    result.notes += [f"{name} is left out: {why}" for name, why in loaded.unreadable.items()]
+    for name, network in networks.items():
+        clusterer = _clusterer(network, loaded, config, training, where)
+        found: list[Start] = []
+        with tqdm(total=starts, desc=name, unit="start", disable=not progress) as bar:
+            for start, clustering in each_start(clusterer, seeds):
+                if not found:
+                    _project(name, clustering, clusterer, opened, result)
+                found.append(start)
+                bar.update()
+        _add_starts(name, found, result)
+    samples = list_samples(opened, _SCRATCH, progress).manifest
+    result.provenance = {**describe_training(opened, samples, where), "seed": training.seed}
+    _conclude(result, opened)
+    return result
+
+
+def _with_and_without_sobel(name: str) -> list[str]:
+    other = name.removesuffix("_sobel") if name.endswith("_sobel") else f"{name}_sobel"
+    return [name, *([other] if other in NETS else [])]
+
+
+def _add_starts(name: str, found: Sequence[Start], result: Result) -> None:
+    rows = [
+        {
+            "arch": name,
+            "seed": start.seed,
+            "nmi": None if start.alignment is None else start.alignment.nmi,
+            "ami": None if start.alignment is None else start.alignment.ami,
+            **{score: getattr(start, score) for score in PROXIES},
+        }
+        for start in found
+    ]
+    result.tables["starts"] += rows
+    summary: dict[str, Any] = {"arch": name, "starts": len(found)}
+    result.tables["summary"].append(summary)
+    if found[0].alignment is None:
+        return
+    for kind in ("nmi", "ami"):
+        told = _described(np.array([row[kind] for row in rows]))
+        summary |= {f"{kind}_{what}": value for what, value in told.items()}
+    nmi = np.array([row["nmi"] for row in rows])
+    result.arrays[f"nmi/{name}"] = nmi
+    for score in PROXIES:
+        values = np.array([row[score] for row in rows])
+        if len(found) >= _RANKED and np.ptp(values) and np.ptp(nmi):
+            ranked = asdict(rank_correlation(values, nmi))
+            result.tables.setdefault("scores", []).append({"arch": name, "score": score, **ranked})
+
+
+def _described(values: Any) -> dict[str, float]:
+    skew = float(stats.skew(values)) if np.ptp(values) else 0.0
+    return {
+        "mean": float(values.mean()),
+        "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+        "min": float(values.min()),
+        "median": float(np.median(values)),
+        "max": float(values.max()),
+        "skew": skew,
+    }
+
+
+def _project(
+    name: str, found: Clustering, clusterer: Clusterer, source: Source, result: Result
+) -> None:
+    """Add the points of a start on a plane, by t-SNE."""
+    rows = np.random.default_rng(0).permutation(len(found.points))[:_DRAWN]
+    rows.sort()
+    perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
+    try:
+        points = project(found.points[rows].cpu().numpy(), "tsne", perplexity=perplexity)
+    except UsageError as error:
+        result.notes.append(f"{name}: no t-SNE: {error}")
+        return
+    labels = clusterer.forward.images.labels
+    classes = [None] * len(rows) if labels is None else _names(source, labels[clusterer.rows[rows]])
+    result.tables.setdefault("projection", []).extend(
+        {"arch": name, "method": "tsne", "class": own, "x": float(x), "y": float(y)}
+        for own, (x, y) in zip(classes, points, strict=True)
+    )
+
+
+def _names(source: Source, labels: Any) -> list[str]:
+    known = source.classes
+    return [str(label) if known is None else known[label] for label in labels]
+
+
+def _conclude(result: Result, source: Source) -> None:
+    coloured = source.labels is not None and source.labels.ndim == 1
+    if coloured:
+        result.figures.append(
+            Figure("alignment", "histogram", "nmi", "Initial alignment", "NMI", "starts")
+        )
+        classes = dict.fromkeys(row["class"] for row in result.tables.get("projection", ()))
+        result.arrays["classes"] = np.array(sorted(classes))
+    if "projection" in result.tables:
+        result.figures.append(
+            Figure(
+                "projection", "facets", "projection", "t-SNE of untrained features", "x", "y",
+                hue="class" if coloured else None, labels="classes" if coloured else None,
+                panels=("method", "arch"),
+            )
+        )  # fmt: skip
+    shown = ("arch", "starts", "nmi_mean", "nmi_sd", "nmi_min", "nmi_max", "ami_mean", "ami_sd")
+    result.shown = {"summary": shown if coloured else (), "scores": ()}
