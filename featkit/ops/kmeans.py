@@ -11,11 +11,10 @@ from torch import Tensor
 
 from featkit.errors import UsageError
 from featkit.ops.neighbors import whole_number
-from featkit.ops.row_blocks import block_rows, centred_blocks, check_rows, mean_row
+from featkit.ops.row_blocks import centred_blocks, check_rows, mean_row
 
 APART = 1 / 1024  # what the halves of a cluster are moved by
-DISTANCES = {"cpu": 2**20, "cuda": 2**24}  # at once: 4 MiB stay in a cache, 64 fill a GPU
-ADDED = 2**14  # rows that are added up in float32
+DISTANCES = 2**24  # at once, which fill a GPU: 64 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,50 +84,39 @@ def kmeans(
     if start is None:
         start = rows[torch.randperm(fitted, generator=draws)[:k].to(x.device)]
     start = start.to(x.device)
-    if x.device.type == "cpu":
-        return _by_faiss(x, rows, shift, start, iterations, seed)
-    centroids = lloyd(rows, shift, start, iterations, seed)
-    return Clusters(centroids.float(), _nearest(x, centroids, shift))
+    engine = _by_faiss if x.device.type == "cpu" else _by_torch
+    return engine(x, rows, shift, start, iterations, seed)
 
 
 def _by_faiss(
     x: Tensor, rows: Tensor, shift: Tensor, start: Tensor, iterations: int, seed: int
 ) -> Clusters:
-    """Fit centroids to some rows, and assign all, on the CPU."""
+    """Fit centroids to some rows minus a shift, and assign all, on the CPU."""
     import faiss
 
     k, d = start.shape
     clustering = faiss.Clustering(d, k)
     clustering.niter, clustering.seed = iterations, seed % 2**31
     clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, len(rows)
-    centred = (start - shift).numpy()
-    faiss.copy_array_to_vector(centred.ravel(), clustering.centroids)
+    centroids = (start - shift).numpy()
+    faiss.copy_array_to_vector(centroids.ravel(), clustering.centroids)
     index = faiss.IndexFlatL2(d)
     if iterations:
         clustering.train((rows - shift).numpy(), index)
-        centred = faiss.vector_to_array(clustering.centroids).reshape(k, d)
+        centroids = faiss.vector_to_array(clustering.centroids).reshape(k, d)
     else:
-        index.add(centred)
+        index.add(centroids)
     labels = np.empty(len(x), np.int64)
     for part, block in centred_blocks(x, shift):
         labels[part] = index.search(block.numpy(), 1)[1][:, 0]
-    return Clusters(torch.from_numpy(centred) + shift, torch.from_numpy(labels))
+    return Clusters(torch.from_numpy(centroids) + shift, torch.from_numpy(labels))
 
 
-def lloyd(rows: Tensor, shift: Tensor, start: Tensor, iterations: int, seed: int) -> Tensor:
-    """Fit centroids on any device, as faiss does on the CPU.
-
-    Args:
-        rows: (n, d), float32.
-        shift: (d), their mean or another's.
-        start: (k, d) centroids.
-        iterations: At most so many; it ends when no row has changed its cluster.
-        seed: Of the clusters that are split.
-
-    Returns:
-        Centroids, float64 (k, d), whose digits a large mean does not take.
-    """
-    centroids = start.to(torch.float64)
+def _by_torch(
+    x: Tensor, rows: Tensor, shift: Tensor, start: Tensor, iterations: int, seed: int
+) -> Clusters:
+    """Do the same on any device, and end early when no row has changed its cluster."""
+    centroids = start.to(torch.float64)  # whose digits a large mean does not take
     random, before = np.random.default_rng(seed), None
     for _ in range(iterations):
         labels = _nearest(rows, centroids, shift)
@@ -138,8 +126,8 @@ def lloyd(rows: Tensor, shift: Tensor, start: Tensor, iterations: int, seed: int
         _move(centroids, rows, labels, sizes, shift)
         before = labels if sizes.all() else None
         if before is None:
-            centroids = split_empty(centroids.cpu(), sizes.cpu().numpy(), random).to(rows.device)
-    return centroids
+            centroids = split_empty(centroids.cpu(), sizes.cpu().numpy(), random).to(x.device)
+    return Clusters(centroids.float(), _nearest(x, centroids, shift))
 
 
 def _check(x: Tensor, k: int, iterations: int, share: float, start: Tensor | None) -> int:
@@ -172,33 +160,24 @@ def _nearest(x: Tensor, centroids: Tensor, shift: Tensor) -> Tensor:
     """Return the nearest centroid of each row: ``argmin_j ‖c_j‖²/2 - x·c_j``."""
     centred = (centroids - shift).float()
     halves = centred.square().sum(1) / 2
-    step = max(1, DISTANCES["cuda" if _on_gpu(x) else "cpu"] // max(centred.shape))
+    step = max(1, DISTANCES // max(centred.shape))
     distances = x.new_empty(min(step, len(x)), len(centred))
     labels = torch.empty(len(x), dtype=torch.int64, device=x.device)
     for part, block in centred_blocks(x, shift, step):
         found = torch.addmm(halves, block, centred.T, alpha=-1, out=distances[: len(block)])
-        if _on_gpu(x):
-            torch.argmin(found, 1, out=labels[part])
-        else:  # torch takes ten times as long
-            found.numpy().argmin(1, out=labels[part].numpy())
+        torch.argmin(found, 1, out=labels[part])
     return labels
 
 
 def _move(centroids: Tensor, x: Tensor, labels: Tensor, sizes: Tensor, shift: Tensor) -> None:
     """Put centroids in the middle of their rows, and leave those without rows where they are."""
     sums = torch.zeros_like(centroids)
-    for part, block in centred_blocks(x, shift, min(ADDED, block_rows(x.shape[1]))):
+    for part, block in centred_blocks(x, shift):
         partial = torch.zeros_like(centroids, dtype=torch.float32)
-        if _on_gpu(x):  # where index_add_ adds in any order
-            sums += partial.index_put_((labels[part],), block, accumulate=True)
-        else:
-            sums += partial.index_add_(0, labels[part], block)
+        # index_add_ adds in any order on GPUs, this in one
+        sums += partial.index_put_((labels[part],), block, accumulate=True)
     full = sizes > 0
     centroids[full] = sums[full] / sizes[full, None] + shift
-
-
-def _on_gpu(x: Tensor) -> bool:
-    return x.is_cuda
 
 
 def split_empty(
