@@ -15,7 +15,6 @@ from featkit.ops import row_blocks
 from featkit.ops.kmeans import kmeans, split_empty
 from featkit.ops.unit_vectors import unit_vectors
 
-
 FAISS = km._by_faiss
 
 
