@@ -193,7 +193,9 @@ def _numbers(rows: Sequence[Row], network: str, where: str, size: Row, part: str
     rises = rank_correlation(ks, values)
     centred = [abs(v - statistics.median(own)) for own in by_k.values() for v in own]
     widens = rank_correlation(ks, centred)
-    untrained = statistics.fmean(100 * row["untrained"]["linear"] for row in rows)
+    untrained = statistics.fmean(
+        100 * row["untrained"]["linear"] for row in rows if row["untrained"] is not None
+    )
     return [
         claim(
             f"more clusters make {network} better"

@@ -82,7 +82,7 @@ class Size:
 LENET = {"optimizer": "adam", "lr": 1e-3, "crop": 0.4}
 """By plain SGD its loss stays: N(0, 0.01) makes the signals of narrow layers vanish."""
 
-_SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
 _HALTS = (0.1, 0.2, 1 / 3, 2 / 3)
 SIZES = {
     "cpu": Size(
@@ -95,7 +95,8 @@ SIZES = {
         images=50_000, clusters=2_000, cycles=150, starts=100, trained=10,
         grey=50_000, grey_cycles=150, alexnet=(10, 50, 100, 500), alexnet_seeds=5,
         lenet=(5, 7, 10, 12, 20, 200, 500), lenet_seeds=30, lenet_cycles=150,
-        halts=_HALTS, widths=(32, 64, 128), shares=_SHARES, setting_seeds=3, batch=256,
+        halts=_HALTS, widths=(32, 64, 128), shares=(0.05, *(i / 10 for i in range(1, 10))),
+        setting_seeds=3, batch=256,
     ),
 }  # fmt: skip
 
@@ -151,7 +152,7 @@ def run_job(task: tuple[Row, str, Path]) -> str:
     """Train one network if it has to be trained, measure it, and keep what is told."""
     import featkit
 
-    job, _, work = task
+    job, scale, work = task
     target = work / "rows" / f"{job['name']}.json"
     source, test = ((work / f"{job['source']}-{side}").read_text() for side in ("train", "test"))
     made_by = {"options": job["options"], "train": _digest(source), "test": _digest(test)}
@@ -164,14 +165,13 @@ def run_job(task: tuple[Row, str, Path]) -> str:
         **job["options"],
     )  # fmt: skip
     trained = time.process_time()
-    first = job["part"] in ("starts", "alexnet", "lenet") or job["name"].startswith("settings-orig")
     told = {
         **job,
         "cycles": result.tables["cycles"],
         "notes": result.notes,
         "trained": measure(f"net={run}", source, test, job["options"]["arch"]),
         "untrained": measure(f"net={run}?epoch=0", source, test, job["options"]["arch"])
-        if first
+        if _is_first(job, scale)
         else None,
         "seconds": {
             "training": round(trained - started, 1),
@@ -181,6 +181,13 @@ def run_job(task: tuple[Row, str, Path]) -> str:
     keep(target, made_by, told)
     shutil.rmtree(run)
     return f"{job['name']}: {told['seconds']} {told['trained']['linear']:.3f}"
+
+
+def _is_first(job: Row, scale: str) -> bool:
+    """Return whether no other training of the part starts with the same network."""
+    if job["part"] in ("alexnet", "lenet"):
+        return bool(job["options"]["clusters"] == getattr(SIZES[scale], job["part"])[0])
+    return job["part"] == "starts" or job["name"].startswith("settings-original")
 
 
 TAPS = {

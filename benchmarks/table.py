@@ -10,7 +10,7 @@ from benchmarks.harness import RESULTS
 
 STUDIES = (
     "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "best_layer", "diversity",
-    "evaluations", "concepts", "simclr_families", "treenet_study",
+    "evaluations", "concepts", "simclr_families", "treenet_study", "deepcluster_study",
 )  # fmt: skip
 """Beginnings of the results that have no targets, a table each."""
 
@@ -204,16 +204,16 @@ def families() -> str:
     return "\n".join(lines)
 
 
-def treenet() -> str:
-    """Return what a study says of TreeNets, and pictures."""
-    result = json.loads((RESULTS / "treenet_study.json").read_text())
+def study(name: str) -> str:
+    """Return what a study says, and its pictures."""
+    result = json.loads((RESULTS / f"{name}.json").read_text())
     lines = ["| | holds | measured | |", "|---|---|---|---|"]
     lines += [
         f"| {c['what']} | {c['holds']} | {c['measured']} | {c['sized']} |" for c in result["claims"]
     ]
     pictures = " ".join(
         f"![{path.stem}](benchmarks/results/{path.name})"
-        for path in sorted(RESULTS.glob("treenet_study_*.png"))
+        for path in sorted(RESULTS.glob(f"{name}_*.png"))
     )
     lines += ["", pictures, "", f"Made by `{result['command']}`.", ""]
     return "\n".join(lines)
@@ -239,4 +239,6 @@ if __name__ == "__main__":
     fill(RESULTS.parents[1] / "README.md", "concepts", concepts())
     fill(RESULTS.parents[1] / "README.md", "families", families())
     if (RESULTS / "treenet_study.json").exists():
-        fill(RESULTS.parents[1] / "README.md", "treenet", treenet())
+        fill(RESULTS.parents[1] / "README.md", "treenet", study("treenet_study"))
+    if (RESULTS / "deepcluster_study.json").exists():
+        fill(RESULTS.parents[1] / "README.md", "deepcluster", study("deepcluster_study"))
