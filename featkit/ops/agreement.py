@@ -48,7 +48,7 @@ def cluster_agreement(a: Labels, b: Labels) -> Agreement:
 
     Cost: sorting n labels, and u·n operations, where the clusters of ``a`` have u different sizes.
     scikit-learn's expectation goes through all pairs of clusters, this one through pairs of sizes:
-    50,000 rows in 2,000 clusters take 0.1 s instead of 8.
+    50,000 rows in 2,000 clusters take 0.03 s instead of 6.
 
     Source: Strehl and Ghosh 2002, Cluster ensembles, JMLR 3 (NMI; here with the arithmetic mean);
     Vinh, Epps and Bailey 2010, JMLR 11 (AMI, ``E[I]``). scikit-learn has the same definitions.

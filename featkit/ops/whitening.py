@@ -65,8 +65,8 @@ def fit_whitening(x: Tensor, count: int, seed: int = 0) -> Whitening:
     Raises:
         UsageError: ``x`` or ``count`` cannot be used.
 
-    Cost: 4·n·d·m operations and 16·d·m bytes for a space of m directions (of eigenvalues that fall
-    like 1/i², some 200 for 32 pairs and 700 for 256); or 2·n·d², some 2·d³ and 24·d² bytes for A.
+    Cost: 4·n·d·m operations and 16·d·m bytes for a space of m directions (256 for 32 pairs and 768
+    for 256 of 2,048 eigenvalues that fall like 1/i²); or 2·n·d², some 2·d³ and 24·d² bytes for A.
 
     Source: Caron et al. 2018, arXiv:1807.05520, sec. 4 (PCA and whitening before k-means; in its
     code faiss' ``PCAMatrix`` with ``eigen_power=-0.5``); Golub and Underwood 1977, The block
