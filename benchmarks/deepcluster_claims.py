@@ -47,11 +47,12 @@ def accuracy(row: Row) -> float:
 
 
 def of_setting(found: Found, name: str) -> list[Row]:
-    """Return the trainings in which one setting was changed, and those in which none was."""
+    """Return the trainings in which one setting was changed, and those in which it was not."""
+    begin = {"halt": ("halt",), "pca": ("pca", "original"), "fit_share": ("share", "original")}
     return [
         row
         for row in found["settings"]
-        if row["name"].startswith((f"settings-{name}", "settings-original"))
+        if row["name"].removeprefix("settings-").startswith(begin[name])
     ]
 
 
@@ -84,7 +85,7 @@ def claims_of(found: Found, size: Row, cores: int) -> list[Row]:
         if part in found:
             rows += _numbers(found[part], network, where, size, part)
     if "settings" in found:
-        rows += _settings(found, color)
+        rows += _settings(found, color, size)
     return rows
 
 
@@ -219,23 +220,24 @@ def groups(rows: Sequence[Row], name: str, default: float = 0.0) -> dict[float, 
     return found
 
 
-def _settings(found: Found, color: str) -> list[Row]:
-    rows = []
+def _settings(found: Found, color: str, size: Row) -> list[Row]:
+    rows = [_layers(row, color) for row in found["settings"] if row["trained"]["layers"]]
     halts, widths, shares = (
         groups(of_setting(found, name), name, default)
         for name, default in (("halt", 1.0), ("pca", 256.0), ("fit_share", 1.0))
     )
-    seeds = f"{color}, {len(halts[1.0])} seed(s) each"
-    for what, own, theirs in (
-        ("clustering longer makes the network better (halting)", halts, HALTED),
-        ("the width of PCA hardly matters", widths, WIDTHS),
+    seeds = f"{color}, {len(widths[256.0])} seed(s) each"
+    longer = seeds.replace(f"{size['cycles']} cycles", f"{size['halt_cycles']} cycles")
+    for what, own, theirs, sized in (
+        ("clustering longer makes the network better (halting)", halts, HALTED, longer),
+        ("the width of PCA hardly matters", widths, WIDTHS, seeds),
     ):
         told = ", ".join(
             f"{key:.3g}: {statistics.fmean(v):.1f}"
             + (f" ({known:.1f})" if (known := _known(theirs, key)) is not None else "")
             for key, v in own.items()
         )
-        rows.append(_setting(what, own, f"{told} % (thesis in brackets)", seeds))
+        rows.append(_setting(what, own, f"{told} % (thesis in brackets)", sized))
     told = ", ".join(f"{100 * key:.0f}: {statistics.fmean(v):.1f}" for key, v in shares.items())
     rows.append(
         _setting(
@@ -244,6 +246,17 @@ def _settings(found: Found, color: str) -> list[Row]:
         )
     )  # fmt: skip
     return rows
+
+
+def _layers(row: Row, color: str) -> Row:
+    told = ", ".join(
+        f"{layer} {100 * top1:.1f} ({100 * row['untrained']['layers'][layer]:.1f})"
+        for layer, top1 in row["trained"]["layers"].items()
+    )
+    return claim(
+        "a probe on every convolution, the original's settings", f"{told} % (untrained)",
+        f"{color}, seed {row['options']['seed']}, pooled to some 1,000 numbers",
+    )  # fmt: skip
 
 
 def _known(theirs: Mapping[float, float], key: float) -> float | None:

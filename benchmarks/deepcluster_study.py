@@ -54,6 +54,7 @@ class Size:
         alexnet_seeds: Trainings of each, and ``lenet_seeds``.
         lenet_cycles: Of the trainings on digits.
         halts: Last cycles that cluster, as shares of all.
+        halt_cycles: Of these trainings.
         widths: Of PCA.
         shares: Of the images that k-means is fitted on.
         setting_seeds: Trainings of each setting.
@@ -73,6 +74,7 @@ class Size:
     lenet_seeds: int
     lenet_cycles: int
     halts: tuple[float, ...]
+    halt_cycles: int
     widths: tuple[int, ...]
     shares: tuple[float, ...]
     setting_seeds: int
@@ -89,14 +91,15 @@ SIZES = {
         images=1_500, clusters=60, cycles=6, starts=100, trained=10,
         grey=1_000, grey_cycles=6, alexnet=(10, 50, 100, 500), alexnet_seeds=5,
         lenet=(5, 7, 10, 12, 20, 200, 500), lenet_seeds=30, lenet_cycles=5,
-        halts=_HALTS, widths=(32, 64, 128), shares=_SHARES, setting_seeds=1, batch=32,
+        halts=_HALTS, halt_cycles=10, widths=(32, 64, 128), shares=_SHARES, setting_seeds=1,
+        batch=32,
     ),
     "gpu": Size(
         images=50_000, clusters=2_000, cycles=150, starts=100, trained=10,
         grey=50_000, grey_cycles=150, alexnet=(10, 50, 100, 500), alexnet_seeds=5,
         lenet=(5, 7, 10, 12, 20, 200, 500), lenet_seeds=30, lenet_cycles=150,
-        halts=_HALTS, widths=(32, 64, 128), shares=(0.05, *(i / 10 for i in range(1, 10))),
-        setting_seeds=3, batch=256,
+        halts=_HALTS, halt_cycles=150, widths=(32, 64, 128),
+        shares=(0.05, *(i / 10 for i in range(1, 10))), setting_seeds=3, batch=256,
     ),
 }  # fmt: skip
 
@@ -130,22 +133,20 @@ def jobs(scale: Size, part: str, chosen: Sequence[int] = ()) -> list[Row]:
             for k in scale.lenet
         ]
     else:
-        changes: list[Row] = [{}, *({"halt": share} for share in scale.halts)]
-        changes += [{"pca": width} for width in scale.widths]
-        changes += [{"fit_share": share} for share in scale.shares]
+        longer = {"cycles": scale.halt_cycles}
+        changes: dict[str, Row] = {"original": {}, "halt-none": longer}
+        changes |= {f"halt{share:.3g}": {**longer, "halt": share} for share in scale.halts}
+        changes |= {f"pca{width}": {"pca": width} for width in scale.widths}
+        changes |= {f"share{share:g}": {"fit_share": share} for share in scale.shares}
         varied = [
-            ({**base, **change, "seed": seed}, "color", f"{_called(change)}-seed{seed}")
+            ({**base, **change, "seed": seed}, "color", f"{name}-seed{seed}")
             for seed in range(scale.setting_seeds)
-            for change in changes
+            for name, change in changes.items()
         ]
     return [
         {"part": part, "name": f"{part}-{name}", "source": source, "options": options}
         for options, source, name in varied
     ]
-
-
-def _called(change: Row) -> str:
-    return "-".join(f"{name}{value:.3g}" for name, value in change.items()) or "original"
 
 
 def run_job(task: tuple[Row, str, Path]) -> str:
@@ -165,12 +166,13 @@ def run_job(task: tuple[Row, str, Path]) -> str:
         **job["options"],
     )  # fmt: skip
     trained = time.process_time()
+    arch, every = job["options"]["arch"], job["name"].startswith("settings-original")
     told = {
         **job,
         "cycles": result.tables["cycles"],
         "notes": result.notes,
-        "trained": measure(f"net={run}", source, test, job["options"]["arch"]),
-        "untrained": measure(f"net={run}?epoch=0", source, test, job["options"]["arch"])
+        "trained": measure(f"net={run}", source, test, arch, every),
+        "untrained": measure(f"net={run}?epoch=0", source, test, arch, every)
         if _is_first(job, scale)
         else None,
         "seconds": {
@@ -342,8 +344,8 @@ def main() -> None:
         command_line(parser, given),
         claims_of(found, asdict(scale), cores),
         size=asdict(scale),
-        survey=[{n: v for n, v in row.items() if n != "proxies"} for row in starts],
-        trainings=[_compact(row) for part in given.parts[1:] for row in found[part]],
+        survey=starts,
+        trainings=[_compact(row) for part in found if part != "survey" for row in found[part]],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -55,7 +56,7 @@ _SURVEY = click.Option(
     metavar="N",
     help="Train nothing: describe N untrained networks, with and without sobel where both are "
     "there, by how their clusters align with labels and by scores that need none. RUN is then the "
-    "folder of the result.",
+    "folder of a result, and options of training mean nothing.",
 )
 
 
@@ -124,31 +125,25 @@ def _command(name: str) -> click.Command:
     def callback(
         source: str, output: str, preset: str, quiet: bool, as_json: bool, **given: Any
     ) -> None:
+        from featkit.analyses.base import RESULT_FILE
         from featkit.trainers.training import train as run_training
 
         starts = given.pop("survey", None)
         fixed = {name: given.pop(name) for name in ("device", "workers", "overwrite")}
         source_of = click.get_current_context().get_parameter_source
         changes = {n: v for n, v in given.items() if source_of(n) is not ParameterSource.DEFAULT}
+        options = {"preset": preset, "progress": not quiet, **fixed, **changes}
         if starts is not None:
-            fixed.pop("overwrite")
-            _survey(
-                source,
-                output,
-                starts,
-                as_json,
-                preset=preset,
-                progress=not quiet,
-                **fixed,
-                **changes,
-            )
+            _survey(source, output, starts, as_json, options)
             return
-        result = run_training(
-            name, source, output, preset=preset, progress=not quiet, **fixed, **changes
-        )
+        result = run_training(name, source, output, **options)
         cycles = result.tables.get("cycles")
         shown = _latest(cycles) if cycles else _judged(result.tables["epochs"])
-        show_result(result, output, as_json, shown)
+        had_finished = bool(result.origin)
+        if had_finished and as_json:
+            click.echo((Path(output) / RESULT_FILE).read_text("utf-8"), nl=False)
+            return
+        show_result(result, None if had_finished else output, as_json, shown)
         if not as_json:
             click.echo(f"next: featkit extract {shlex.join([source, '-b', output])} -o features")
 
@@ -162,12 +157,19 @@ def _command(name: str) -> click.Command:
     )
 
 
-def _survey(source: str, output: str, starts: int, as_json: bool, **given: Any) -> None:
+def _survey(source: str, output: str, starts: int, as_json: bool, options: dict[str, Any]) -> None:
     from featkit.analyses.base import check_folder
+    from featkit.backbones.training_runs import is_run
     from featkit.trainers.alignment import SURVEY, survey
+    from featkit.trainers.training import check_outside
 
+    if options.pop("overwrite"):
+        raise click.UsageError("--overwrite is for trainings, and --survey trains nothing")
+    if is_run(Path(output)):
+        raise click.UsageError(f"{output} holds a training: give another folder")
     check_folder(output, SURVEY)
-    show_result(survey(source, starts, **given), output, as_json)
+    check_outside(source, Path(output))
+    show_result(survey(source, starts, **options), output, as_json)
 
 
 def _latest(cycles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -6,14 +6,17 @@ Source: Mustapha 2021, Unsupervised deep learning: inter-model interpretation an
 
 from __future__ import annotations
 
+import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 from tqdm import tqdm
 
@@ -21,19 +24,27 @@ from featkit.analyses.base import Figure, Result
 from featkit.backbones.base import Network
 from featkit.backbones.device import choose_device
 from featkit.backbones.nets import NETS
+from featkit.backbones.precision import exact_products
 from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
 from featkit.extraction.listing import list_samples
 from featkit.ops.agreement import Agreement, cluster_agreement
 from featkit.ops.projection import project
 from featkit.ops.rank_correlation import rank_correlation
-from featkit.trainers.deepcluster.clustering import Clusterer, Clustering
+from featkit.trainers.deepcluster.clustering import Clusterer, check_counts
 from featkit.trainers.deepcluster.config import DeepClusterConfig
-from featkit.trainers.deepcluster.method import DeepCluster, untrained
+from featkit.trainers.deepcluster.method import DeepCluster
+from featkit.trainers.deepcluster.networks import clustered_rows, last_map, untrained
 from featkit.trainers.deepcluster.starts import PROXIES, Start, each_start, seed_of
+from featkit.trainers.features import FeaturePass
 from featkit.trainers.images import TrainingImages, load_images
 from featkit.trainers.settings import Training
-from featkit.trainers.training import describe_training, resolve_precision, split_options
+from featkit.trainers.training import (
+    describe_training,
+    learned_count,
+    resolve_precision,
+    split_options,
+)
 
 SURVEY = "deepcluster-survey"
 """What a survey's result is called."""
@@ -43,7 +54,6 @@ _DRAWN = 2_000
 _PERPLEXITY = 30.0
 _RANKED = 4
 """Starts that scores are ranked by, at least."""
-_SCRATCH = Path(tempfile.gettempdir())
 
 
 def initial_alignment(
@@ -51,7 +61,7 @@ def initial_alignment(
     source: str | Path | Source,
     k: int,
     *,
-    pca: int = 256,
+    pca: int | None = None,
     iterations: int = 20,
     fit_share: float = 1.0,
     images: int | None = None,
@@ -67,10 +77,11 @@ def initial_alignment(
 
     Args:
         network: A name as DeepCluster's ``arch``, which is built and initialised by ``seed``; or a
-            network as it is.
+            network as it is, and stays.
         source: Labelled images, one label each.
         k: Clusters.
-        pca: Dimensions that are whitened and clustered; 0 for the features as they are.
+        pca: Components that are whitened and clustered; 0 for the features as they are; None for
+            256, or as many as there are.
         iterations: Of k-means.
         fit_share: Share of the images that k-means is fitted on.
         images: How many are taken, drawn at random; None for all.
@@ -97,20 +108,40 @@ def initial_alignment(
     """
     name = network if isinstance(network, str) else network.architecture
     config = DeepClusterConfig(
-        arch=name, clusters=k, pca=pca, iterations=iterations, fit_share=fit_share
+        arch=name, clusters=k, pca=pca or 0, iterations=iterations, fit_share=fit_share
     )
     training = Training(images=images, seed=seed, held_out=0.0, size=size)
     if isinstance(network, str):
         network = untrained(config, size, seed)
+    else:
+        network = replace(network, module=copy.deepcopy(network.module).eval())
+    if pca is None:
+        least = min(DeepClusterConfig.pca, clustered_rows(network, 0).dimensions)
+        config = replace(config, pca=least)
     opened = open_source(source)
     if opened.labels is None or opened.labels.ndim != 1:
         what = "none" if opened.labels is None else "several each"
         raise UsageError(f"{opened.name}: alignment needs one label an image, and there are {what}")
-    loaded = load_images(opened, training, network.preprocessing, _SCRATCH, workers)
-    clusterer = _clusterer(network, loaded, config, training, choose_device(device))
-    found = clusterer(seed_of(seed, 3, 1))
+    where = choose_device(device)
+    with _computing(where):
+        loaded = _load(opened, network, config, training, workers)
+        clusterer = _clusterer(network, loaded, config, training, where)
+        found = clusterer(seed_of(seed, 3, 1))
     assert loaded.labels is not None  # noqa: S101 - as checked
     return cluster_agreement(found.clusters.labels.cpu().numpy(), loaded.labels[clusterer.rows])
+
+
+def _load(
+    source: Source,
+    network: Network,
+    config: DeepClusterConfig,
+    training: Training,
+    workers: int | None,
+    progress: bool = False,
+) -> TrainingImages:
+    check_counts(learned_count(source, training), config)
+    scratch = Path(tempfile.gettempdir())
+    return load_images(source, training, network.preprocessing, scratch, workers, progress)
 
 
 def _clusterer(
@@ -123,6 +154,14 @@ def _clusterer(
     network.module.to(device)
     precision = resolve_precision(training.precision, device)
     return Clusterer(network, images, config, precision, device)
+
+
+@contextmanager
+def _computing(device: torch.device) -> Iterator[None]:
+    """Compute as a training does, and leave torch's generators as they were."""
+    gpus = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+    with torch.random.fork_rng(list(gpus)), exact_products():
+        yield
 
 
 def survey(
@@ -151,8 +190,8 @@ def survey(
         ``starts`` (arch, seed, nmi, ami, and the scores of
         :class:`featkit.trainers.deepcluster.starts.Start`). Table ``scores``, of four starts and
         more: Spearman's ρ of each score with nmi, its 95 % interval, p. Table ``projection``: t-SNE
-        of the first start's points. A network that there is with and without sobel is described as
-        both.
+        of the first start's last maps. A network that there is with and without sobel is described
+        as both.
 
     Raises:
         UsageError: A setting cannot be used.
@@ -164,33 +203,34 @@ def survey(
     config, training = split_options(DeepCluster, preset, options)
     training = replace(training, held_out=0.0)
     opened, where = open_source(source), choose_device(device)
+    networks = {
+        name: untrained(replace(config, arch=name), training.size, training.seed)
+        for name in _with_and_without_sobel(config.architecture)
+    }
+    for network in networks.values():
+        clustered_rows(network, config.pca)
     result = Result(
         SURVEY,
         {"starts": starts, **asdict(config), **asdict(training)},
         tables={"summary": [], "starts": []},
     )
     seeds = range(training.seed, training.seed + starts)
-    networks = {
-        name: untrained(replace(config, arch=name), training.size, training.seed)
-        for name in _with_and_without_sobel(config.architecture)
-    }
-    recipe = next(iter(networks.values())).preprocessing
-    loaded = load_images(opened, training, recipe, _SCRATCH, workers, progress)
-    result.scalars = {"images": len(loaded.learned), "clusters": config.clusters}
-    result.notes += [f"{name} is left out: {why}" for name, why in loaded.unreadable.items()]
-    for name, network in networks.items():
-        clusterer = _clusterer(network, loaded, config, training, where)
-        found: list[Start] = []
-        with tqdm(total=starts, desc=name, unit="start", disable=not progress) as bar:
-            for start, clustering in each_start(clusterer, seeds):
-                if not found:
-                    _project(name, clustering, clusterer, opened, result)
-                found.append(start)
-                bar.update()
-        _add_starts(name, found, result)
-    samples = list_samples(opened, _SCRATCH, progress).manifest
+    with _computing(where):
+        first = next(iter(networks.values()))  # which has the preprocessing of the other
+        loaded = _load(opened, first, config, training, workers, progress)
+        for name, network in networks.items():
+            own = replace(config, arch=name)
+            clusterer = _clusterer(network, loaded, own, training, where)
+            _project(name, clusterer, opened, result)
+            found = []
+            with tqdm(total=starts, desc=name, unit="start", disable=not progress) as bar:
+                for start, _ in each_start(clusterer, seeds):
+                    found.append(start)
+                    bar.update()
+            _add_starts(name, found, result)
+    _conclude(result, opened, loaded)
+    samples = list_samples(opened, Path(tempfile.gettempdir()), progress).manifest
     result.provenance = {**describe_training(opened, samples, where), "seed": training.seed}
-    _conclude(result, opened)
     return result
 
 
@@ -227,7 +267,7 @@ def _add_starts(name: str, found: Sequence[Start], result: Result) -> None:
             result.tables.setdefault("scores", []).append({"arch": name, "score": score, **ranked})
 
 
-def _described(values: Any) -> dict[str, float]:
+def _described(values: NDArray[np.float64]) -> dict[str, float]:
     skew = float(stats.skew(values)) if np.ptp(values) else 0.0
     return {
         "mean": float(values.mean()),
@@ -239,32 +279,34 @@ def _described(values: Any) -> dict[str, float]:
     }
 
 
-def _project(
-    name: str, found: Clustering, clusterer: Clusterer, source: Source, result: Result
-) -> None:
-    """Add the points of a start on a plane, by t-SNE."""
-    rows = np.random.default_rng(0).permutation(len(found.points))[:_DRAWN]
-    rows.sort()
-    perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
+def _project(name: str, clusterer: Clusterer, source: Source, result: Result) -> None:
+    """Add what the network as it is makes of some images, on a plane by t-SNE."""
+    maps, images = last_map(clusterer.network), clusterer.images
+    if maps is None:
+        result.notes.append(f"{name}: no t-SNE: it has no maps")
+        return
+    drawn = np.random.default_rng(0).permutation(len(clusterer.rows))[:_DRAWN]
+    rows = clusterer.rows[np.sort(drawn)]
+    extract = FeaturePass(clusterer.network, maps.tap, maps.calls, images)
+    features = extract(rows, clusterer.precision, clusterer.device).numpy()
     try:
-        points = project(found.points[rows].cpu().numpy(), "tsne", perplexity=perplexity)
+        points = project(features, "tsne", perplexity=min(_PERPLEXITY, (len(rows) - 1) / 3))
     except UsageError as error:
         result.notes.append(f"{name}: no t-SNE: {error}")
         return
-    labels = clusterer.forward.images.labels
-    classes = [None] * len(rows) if labels is None else _names(source, labels[clusterer.rows[rows]])
+    labels, known = images.labels, source.classes
+    classes: Sequence[str | None] = [None] * len(rows)
+    if labels is not None:
+        classes = [str(own) if known is None else known[own] for own in labels[rows]]
     result.tables.setdefault("projection", []).extend(
         {"arch": name, "method": "tsne", "class": own, "x": float(x), "y": float(y)}
         for own, (x, y) in zip(classes, points, strict=True)
     )
 
 
-def _names(source: Source, labels: Any) -> list[str]:
-    known = source.classes
-    return [str(label) if known is None else known[label] for label in labels]
-
-
-def _conclude(result: Result, source: Source) -> None:
+def _conclude(result: Result, source: Source, images: TrainingImages) -> None:
+    result.scalars = {"images": len(images.learned), "clusters": result.config["clusters"]}
+    result.notes += [f"{name} is left out: {why}" for name, why in images.unreadable.items()]
     coloured = source.labels is not None and source.labels.ndim == 1
     if coloured:
         result.figures.append(
@@ -275,7 +317,7 @@ def _conclude(result: Result, source: Source) -> None:
     if "projection" in result.tables:
         result.figures.append(
             Figure(
-                "projection", "facets", "projection", "t-SNE of untrained features", "x", "y",
+                "projection", "facets", "projection", "Last maps, untrained, by t-SNE", "x", "y",
                 hue="class" if coloured else None, labels="classes" if coloured else None,
                 panels=("method", "arch"),
             )

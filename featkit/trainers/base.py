@@ -70,6 +70,13 @@ class Learner(ABC):
     network: Network
     images: TrainingImages
 
+    def check_count(self, images: int) -> None:  # noqa: B027 - most take any
+        """Refuse a number of images that cannot be learned from, before any is decoded.
+
+        Raises:
+            UsageError: It cannot.
+        """
+
     def attach(self, images: TrainingImages, training: Training, device: torch.device) -> None:  # noqa: ARG002 - for methods
         """Take what is learned from, before the state of a stopped training is put back.
 
@@ -83,7 +90,11 @@ class Learner(ABC):
         return {}
 
     def start(self) -> None:  # noqa: B027 - most do nothing
-        """Do what comes before the first epoch; a training that goes on does not do it again."""
+        """Do what comes before the first epoch; a training that goes on does not do it again.
+
+        Raises:
+            NotFiniteError: What is computed is no finite number.
+        """
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - most do nothing
         """Do what comes before the steps of an epoch, or before the rest of them.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -149,7 +150,8 @@ class Loop:
         ):
             self._restore()
             if not self.progress.rows:
-                self.learner.start()
+                with self._told_as_diverged():
+                    self.learner.start()
                 self._finish_epoch(None)
             bar.update(self.progress.epoch * self.steps + self.progress.step)
             while self.progress.epoch < training.epochs and not self._is_over():
@@ -167,10 +169,8 @@ class Loop:
     def _epoch(self, bar: Any) -> None:
         progress, batch_size = self.progress, self.training.batch_size
         kept = time.perf_counter()
-        try:
+        with self._told_as_diverged():
             self.learner.begin_epoch(progress.epoch)
-        except NotFiniteError as error:
-            raise self._diverged(str(error)) from error
         order = self._order()
         started = time.perf_counter() - progress.seconds
         unseen: list[Tensor] = []
@@ -226,6 +226,13 @@ class Loop:
                 place = f"step {number + 1} of {self.steps} of epoch {self.progress.epoch + 1}"
                 raise self._diverged(f"the loss is {value} at {place}")
         return math.fsum(values)
+
+    @contextmanager
+    def _told_as_diverged(self) -> Iterator[None]:
+        try:
+            yield
+        except NotFiniteError as error:
+            raise self._diverged(str(error)) from error
 
     def _diverged(self, what: str) -> DivergedError:
         kept = max(self.folder.record.weights, default=None)

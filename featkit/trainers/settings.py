@@ -44,7 +44,7 @@ class Training:
         None, "Stop after so many judgements without a better one, and take the best. Default: no."
     )
     keep_every: int | None = option(None, "Keep the network every so many epochs. Default: no.")
-    seed: int = option(0, "Of weights, views, the order of images and which are held out.")
+    seed: int = option(0, "Of weights, views, orders, what is held out: all draws.")
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
@@ -59,6 +59,8 @@ class Training:
             raise UsageError(f"held_out is {self.held_out!r}: give a share below 1")
         if self.patience is not None and not self.held_out:
             raise UsageError("patience needs images to judge on: give a held_out above 0")
+        if self.schedule == "constant" and self.final_lr:
+            raise UsageError("final_lr is where a cosine ends: give --schedule cosine with it")
         kinds = {"optimizer": Optimizer, "precision": Precision, "schedule": Schedule}
         for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):

@@ -107,10 +107,11 @@ def train(
     check_place(path)
     training = replace(training, precision=_precision(training.precision, path, where, overwrite))
     images = open_source(source)
-    _check_place(source, path)
+    check_outside(source, path)
     gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
     with torch.random.fork_rng(list(gpus)):
         learner = kind(own).learner(training.size, training.seed)
+        learner.check_count(learned_count(images, training))
         settings = {
             **asdict(own),
             **asdict(training),
@@ -171,8 +172,19 @@ def _labels_digest(images: Source) -> str | None:
     return hashlib.sha256(f"{labels.shape} {labels.dtype}".encode() + labels.tobytes()).hexdigest()
 
 
-def _check_place(source: object, path: Path) -> None:
-    """Refuse a run in the folder of images that it learns from, which its figures would join."""
+def learned_count(images: Source, training: Training) -> int:
+    """Return how many images are learned from, if all of them can be read."""
+    count = min(len(images.ids), training.images or len(images.ids))
+    is_labelled = images.labels is not None and images.labels.ndim == 1
+    return count - (round(training.held_out * count) if is_labelled else 0)
+
+
+def check_outside(source: object, path: Path) -> None:
+    """Refuse a folder within that of the images, which its figures would join.
+
+    Raises:
+        UsageError: It is.
+    """
     folder = Path(source).resolve() if isinstance(source, str | Path) else None
     if folder is not None and folder.is_dir() and path.resolve().is_relative_to(folder):
         raise UsageError(f"{path} lies in {source}, where figures would be images: give another")

@@ -38,6 +38,7 @@ def test_from_images_to_a_network_that_is_judged(run: Run, photos: Path, tmp_pat
     status, out, _ = run("train", "simclr", photos, "-o", folder, *QUICK, "--json")
     assert status == 0
     assert json.loads(out) == json.loads((folder / "result.json").read_text())
+    assert {"views.png", "loss.png", "knn.png", "arrays.h5"} <= {p.name for p in folder.iterdir()}
     _, described, _ = run("layers", folder)
     assert "layout: featkit run" in described
     assert "head: 64 → 64 → 128" in described
@@ -132,15 +133,15 @@ LENET = ("--arch", "lenet5", "--clusters", 4, "--pca", 8, "--batch-size", 8, "--
 def test_cycles_are_shown_and_told(run: Run, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     given = ("--preset", "tiny", *LENET, "--fit-share", 1, "--quiet", "--device", "cpu")
-    status, out, error = run("train", "deepcluster", photos, "-o", folder, *given)
+    status, out, error = run("train", "deepcluster", photos, "-o", folder, *given, "--cycles", 2)
     assert (status, error) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == ["cycle", "loss", "clusters", "nmi_previous", "nmi_labels"]
-    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+    assert [line.split()[0] for line in lines[1:3]] == ["1", "2"]
     assert lines[-1] == f"next: featkit extract {photos} -b {folder} -o features"
     record = json.loads((folder / "run.json").read_text())
     assert (record["method"], record["architecture"]) == ("DeepCluster", "lenet5")
-    assert record["settings"]["epochs"] == 3
+    assert record["settings"]["epochs"] == 2
     names = {path.name for path in folder.iterdir()}
     assert {"cycles.csv", "agreement.png", "sizes.png", "times.png"} <= names
 
@@ -161,13 +162,34 @@ def test_a_survey_is_a_result_and_no_run(run: Run, photos: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("output", "more", "said"),
+    [
+        ("photos/survey", (), "where figures would be images: give another"),
+        ("survey", ("--overwrite",), "--overwrite is for trainings, and --survey trains nothing"),
+        ("run", (), "run holds a training: give another folder"),
+    ],
+)
+def test_where_no_survey_can_be(
+    run: Run, photos: Path, tmp_path: Path, output: str, more: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    given = ("--preset", "tiny", *LENET, "--fit-share", 1, "--quiet", "--survey", 2, *more)
+    status, _, error = run("train", "deepcluster", photos, "-o", tmp_path / output, *given)
+    assert status == 2
+    assert said in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
     ("given", "said"),
     [
         (["deepcluster", "digits", "-o", "run", "--epochs", "3"], "No such option '--epochs'"),
         (["deepcluster", "digits", "-o", "run", "--survey", "0"], "0 is not in the range x>=1"),
         (
             ["deepcluster", "digits", "-o", "run", "--preset", "tiny", "--clusters", "900"],
-            "900 clusters, and 230 images to fit them on (0.5 of 461): give fewer --clusters",
+            "900 clusters, and 230 images to fit them on (0.5 of 461): give fewer clusters",
         ),
         (["simclt", "digits", "-o", "run"], "no method 'simclt': did you mean simclr?"),
         (["simclr", "digits"], "Missing option '-o' / '--output'"),

@@ -28,7 +28,14 @@ TINY: dict[str, Any] = {
 """A training of seconds: 54 of the images of :func:`stripes` learned from, three steps an epoch."""
 
 SMALL: dict[str, dict[str, Any]] = {
-    "deepcluster": {"arch": "lenet5", "size": 32, "clusters": 4, "pca": 8, "optimizer": "sgd"},
+    "deepcluster": {
+        "arch": "lenet5",
+        "size": 32,
+        "clusters": 4,
+        "pca": 8,
+        "optimizer": "sgd",
+        "held_out": 0.1,
+    },
     "simclr": {"arch": "cifar_resnet8"},
     "treenet": {
         "leaves": 2,

@@ -42,7 +42,7 @@ def test_alignment_of_a_network_as_it_is(stripes: Path, monkeypatch: pytest.Monk
 
     def watched(self: Clusterer, seed: int) -> Any:
         found = call(self, seed)
-        seen.append((self.forward.images.labels[self.rows], found.clusters.labels.numpy()))
+        seen.append((self.images.labels[self.rows], found.clusters.labels.numpy()))
         return found
 
     monkeypatch.setattr(Clusterer, "__call__", watched)
@@ -54,6 +54,30 @@ def test_alignment_of_a_network_as_it_is(stripes: Path, monkeypatch: pytest.Monk
     assert found.ami == pytest.approx(adjusted_mutual_info_score(truth, labels))
     after = network.module.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_network_in_training_stays_in_it(stripes: Path) -> None:
+    network = build("cifar_resnet8")
+    network.module.train()
+    mean = network.module.bn1.running_mean.clone()
+    torch.manual_seed(4)
+    wanted = torch.rand(2)
+    torch.manual_seed(4)
+    trained = initial_alignment(network, stripes, 5, workers=0, device="cpu")
+    assert torch.equal(torch.rand(2), wanted)
+    assert network.module.training
+    assert torch.equal(network.module.bn1.running_mean, mean)
+    network.module.eval()
+    assert initial_alignment(network, stripes, 5, workers=0, device="cpu") == trained
+
+
+def test_a_start_of_a_transformer_is_that_of_a_training(stripes: Path, tmp_path: Path) -> None:
+    """Its positions and tokens, which sec. 4.4.1 says nothing of, are of the seed too."""
+    options = {**FEW, "arch": "timm:test_vit", "size": 32, "pca": 4}
+    found = survey(stripes, 3, preset="tiny", **options, fit_share=1.0).tables["starts"]
+    own = {"clusters": 6, "pca": 4, "arch": "timm:test_vit", "cycles": 1, "held_out": 0.0}
+    result = train(stripes, tmp_path / "run", "deepcluster", seed=2, **own)
+    assert result.tables["cycles"][0]["nmi_labels"] == pytest.approx(found[2]["nmi"])
 
 
 def test_alignment_needs_labels(stripes: Path) -> None:

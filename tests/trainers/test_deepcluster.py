@@ -22,10 +22,11 @@ from featkit.backbones.initialization import initialize
 from featkit.errors import UsageError
 from featkit.ops.kmeans import kmeans
 from featkit.trainers.base import Moment
-from featkit.trainers.deepcluster.clustering import Clusterer, clustered_tap
+from featkit.trainers.deepcluster.clustering import Clusterer
 from featkit.trainers.deepcluster.config import DeepClusterConfig
 from featkit.trainers.deepcluster.learner import DeepClusterLearner
-from featkit.trainers.deepcluster.method import DeepCluster, untrained
+from featkit.trainers.deepcluster.method import DeepCluster
+from featkit.trainers.deepcluster.networks import clustered_rows, untrained
 from featkit.trainers.deepcluster.sampling import uniform_over_clusters
 from featkit.trainers.images import TrainingImages, load_images
 from featkit.trainers.loop import DivergedError
@@ -111,7 +112,9 @@ def test_without_components_features_are_clustered_as_they_are(images: TrainingI
 )
 def test_what_is_clustered_is_before_the_last_relu(arch: str, path: str) -> None:
     network = untrained(DeepClusterConfig(arch=arch, clusters=5), 32, seed=0)
-    assert clustered_tap(network)[0].path == path
+    found = clustered_rows(network, 0)
+    assert found.tap.path == path
+    assert found.dimensions == network.module.get_submodule(network.head).in_features
 
 
 def test_each_cluster_is_drawn_as_often_as_any_other() -> None:
@@ -198,7 +201,7 @@ def test_cycles_are_told_as_scikit_learn_counts_them(
 
     def watched(self: Clusterer, seed: int) -> Any:
         found = call(self, seed)
-        seen.append((found.clusters.labels.numpy(), self.forward.images.labels[self.rows]))
+        seen.append((found.clusters.labels.numpy(), self.images.labels[self.rows]))
         return found
 
     monkeypatch.setattr(Clusterer, "__call__", watched)
@@ -255,7 +258,7 @@ def test_after_the_halt_labels_and_head_stay_and_no_features_are_computed(
 
 @pytest.mark.parametrize(
     ("cycles", "halt", "clusterings"),
-    [(150, None, 150), (150, 2 / 3, 100), (150, 15, 15), (150, 1, 1), (3, 0.1, 1), (5, 9, 5)],
+    [(150, None, 150), (150, 2 / 3, 100), (150, 15, 15), (150, 1, 1), (3, 0.1, 1), (5, 5, 5)],
 )
 def test_which_cycles_cluster(cycles: int, halt: float | None, clusterings: int) -> None:
     assert DeepClusterConfig(cycles=cycles, halt=halt).clusterings == clusterings
@@ -297,7 +300,12 @@ def test_a_finished_run_is_a_backbone(stripes: Path, tmp_path: Path, arch: str) 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"clusters": 55}, "55 clusters, and 54 images to fit them on: give fewer --clusters"),
+        ({"clusters": 55}, "55 clusters, and 54 images to fit them on: give fewer clusters"),
+        ({"pca": 1}, "pca is 1: what has one dimension and length 1 is 1 or -1"),
+        ({"halt": 4}, "halt is 4: give the number of a cycle, 1 to 3, or a share"),
+        ({"halt": -1}, "halt is -1: give the number of a cycle"),
+        ({"schedule": "constant", "final_lr": 0.1}, "final_lr is where a cosine ends"),
+        ({"arch": "torchvision:densenet121"}, "no module gives just what its head reads"),
         ({"clusters": 6, "fit_share": 0.1}, r"6 clusters, and 5 images .* \(0.1 of 54\)"),
         ({"pca": 85}, "pca is 85, and features of lenet5 have 84 dimensions"),
         ({"clusters": 1}, "clusters is 1: give a whole number, at least 2"),
@@ -333,6 +341,7 @@ def test_images_that_are_all_the_same_are_called_collapsed(tmp_path: Path) -> No
         result = train(tmp_path / "grey", tmp_path / f"run{pca}", pca=pca, cycles=2)
         (note,) = [note for note in result.notes if "collapse" in note]
         assert "36 of 36 images are in one of 4 clusters of cycle 2" in note
+        assert not any("nothing learned" in note for note in result.notes)
         assert [row["clusters"] for row in result.tables["cycles"]] == [1, 1]
         assert all(math.isfinite(row["loss"]) for row in result.tables["cycles"])
 
@@ -359,10 +368,12 @@ def test_a_loss_that_is_no_number_ends_the_training(stripes: Path, tmp_path: Pat
     assert (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.parametrize("size", [1e30, 1e12])
+@pytest.mark.parametrize("pca", [8, 0])
 def test_features_that_are_no_numbers_end_the_training(
-    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: float, pca: int
 ) -> None:
-    """Weights of 1e30 are finite, and what comes of them is not."""
+    """Weights of 1e30 are finite, what comes of them is not; of 1e12, the squares are not."""
     begin = DeepClusterLearner.begin_epoch
 
     def broken(self: DeepClusterLearner, epoch: int) -> None:
@@ -373,7 +384,55 @@ def test_features_that_are_no_numbers_end_the_training(
 
     monkeypatch.setattr(DeepClusterLearner, "begin_epoch", broken)
     with pytest.raises(DivergedError, match="a feature that is to be clustered is not finite"):
-        train(stripes, tmp_path / "run", held_out=0.0)
+        train(stripes, tmp_path / "run", held_out=0.0, pca=pca)
+
+
+def test_two_uneven_clusters_are_no_collapse(stripes: Path, tmp_path: Path) -> None:
+    result = train(stripes, tmp_path / "run", clusters=2)
+    sizes = [row["largest"] for row in result.tables["cycles"]]
+    assert any(size != 27 for size in sizes)
+    assert not any("collapse" in note for note in result.notes)
+
+
+def test_a_loss_that_stays_is_said(stripes: Path, tmp_path: Path) -> None:
+    """As that of LeNet-5 does by SGD from N(0, 0.01)."""
+    result = train(stripes, tmp_path / "run", lr=0.01, cycles=3)
+    (note,) = result.notes
+    assert note.startswith("nothing learned yet: no epoch's loss is below ln k, 1.386; try")
+    assert not train(stripes, tmp_path / "two", lr=0.01, cycles=2).notes
+
+
+def test_a_cycle_under_way_has_its_row(stripes: Path, tmp_path: Path) -> None:
+    options = {"cycles": 2, "cycle_epochs": 3, "patience": 1, "lr": 1e-6}
+    result = train(stripes, tmp_path / "run", **options)
+    assert len(result.tables["epochs"]) < 4
+    (cycle,) = result.tables["cycles"]
+    assert cycle["clusters"] == 4
+    assert cycle["nmi_labels"] is not None
+
+
+def test_numbers_of_clusters_that_change_from_cycle_to_cycle(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, left = Clusterer.__call__, [4, 2, 3]
+
+    def fewer(self: Clusterer, seed: int) -> Any:
+        found = call(self, seed)
+        labels = found.clusters.labels % left.pop(0)
+        return replace(found, clusters=replace(found.clusters, labels=labels))
+
+    monkeypatch.setattr(Clusterer, "__call__", fewer)
+    result = train(stripes, tmp_path / "run", lr=0.05)
+    assert [row["clusters"] for row in result.tables["cycles"]] == [4, 2, 3]
+    assert all(math.isfinite(row["loss"]) for row in result.tables["cycles"])
+
+
+def test_another_training_in_its_place_leaves_nothing(stripes: Path, tmp_path: Path) -> None:
+    train(stripes, tmp_path / "run", keep_every=1)
+    result = train(stripes, tmp_path / "run", cycles=1, overwrite=True, pca=0)
+    assert [row["cycle"] for row in result.tables["cycles"]] == [1]
+    kept = {path.name for path in (tmp_path / "run" / "weights").iterdir()}
+    assert kept <= {"epoch-0000.safetensors", "epoch-0001.safetensors"}
 
 
 def test_without_labels_there_is_no_truth_to_agree_with(stripes: Path, tmp_path: Path) -> None:

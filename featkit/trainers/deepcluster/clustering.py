@@ -8,59 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from featkit.backbones.base import Backbone, Network
-from featkit.backbones.probe import head_inputs, probe, row_shape
-from featkit.backbones.taps import Tap, TapRunner, token_layout
+from featkit.backbones.base import Network
 from featkit.errors import UsageError
 from featkit.ops.kmeans import Clusters, kmeans
+from featkit.ops.row_blocks import LARGEST
 from featkit.ops.unit_vectors import unit_vectors
 from featkit.ops.whitening import Whitening, fit_whitening
 from featkit.trainers.base import NotFiniteError
 from featkit.trainers.deepcluster.config import DeepClusterConfig
+from featkit.trainers.deepcluster.networks import clustered_rows
 from featkit.trainers.features import FeaturePass
 from featkit.trainers.images import TrainingImages, reserve
 
-_TOGETHER = 4096
-
-
-def clustered_tap(network: Network) -> tuple[Tap, int]:
-    """Return the tap whose rows are clustered, and their dimensions.
-
-    It is what the head reads; before the ReLU, where one ends it.
-
-    Raises:
-        UsageError: No layer is known to be the network's features.
-    """
-    backbone = Backbone("trained", "trained", network)
-    outputs = probe(backbone)
-    taps = head_inputs(backbone, outputs)
-    if not taps:
-        raise UsageError(
-            f"{network.architecture}: cannot tell what its head reads, which is what would be "
-            f"clustered: give another --arch"
-        )
-    tap, leaves = taps[0], [path for path, output in outputs.items() if output.leaf]
-    for after in taps:
-        if isinstance(network.module.get_submodule(after.path), nn.ReLU):
-            before = Tap(leaves[leaves.index(after.path) - 1], after.pooling)
-            tap = before if _is_rectified(network, before, after) else tap
-    (dimensions,) = row_shape(outputs[tap.path].shape or (), tap, token_layout(network.module))
-    return tap, dimensions
-
-
-def _is_rectified(network: Network, before: Tap, after: Tap) -> bool:
-    """Return whether a tap gives what another gives, after a ReLU."""
-    height, width = network.preprocessing.size
-    noise = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    runner = TapRunner(network.module, [before, after], dict.fromkeys((before.path, after.path), 1))
-    try:
-        with torch.inference_mode():
-            first, second = runner(noise.to(next(network.module.parameters()).device))
-    finally:
-        runner.close()
-    return bool(torch.equal(first.relu(), second))
+_CHECKED = 4096
+"""Features that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +55,8 @@ class Clusterer:
         images: Decoded.
         config: How many clusters of how many dimensions, and what k-means does.
         precision: ``fp32`` or ``bf16``, of the network's pass.
-        device: Where the network is.
+        device: Where the network is. Features lie there too if they fit into half of the free
+            memory, and in the computer's else; k-means runs there.
 
     Raises:
         UsageError: There are fewer images to fit on than clusters, the features have fewer
@@ -107,16 +71,16 @@ class Clusterer:
         precision: str,
         device: torch.device,
     ) -> None:
-        self.config, self.precision, self.device = config, precision, device
-        self.rows, self.scratch = images.learned, images.scratch
+        self.network, self.images, self.config = network, images, config
+        self.precision, self.device = precision, device
+        self.rows = images.learned
         check_counts(len(self.rows), config)
-        tap, self.dimensions = clustered_tap(network)
-        self.forward = FeaturePass(network, tap, 1, images)
-        if config.pca > self.dimensions:
-            raise UsageError(
-                f"pca is {config.pca}, and features of {network.architecture} have "
-                f"{self.dimensions} dimensions: give as many or fewer, or 0 to take all as they are"
-            )
+        source = clustered_rows(network, config.pca)
+        self.extract = FeaturePass(network, source.tap, source.calls, images)
+        self.shape = (len(self.rows), source.dimensions)
+        self.engine = device if device.type == "cuda" else torch.device("cpu")
+        fits = 4 * math.prod(self.shape) <= _free_memory(device) / 2
+        self.place = self.engine if fits else torch.device("cpu")
 
     def __call__(self, seed: int) -> Clustering:
         """Cluster all images.
@@ -125,43 +89,51 @@ class Clusterer:
             seed: Of k-means and of what it is fitted on.
 
         Raises:
-            NotFiniteError: A feature is no finite number.
+            NotFiniteError: A feature is no finite number, or too large to be squared.
 
-        Cost: a forward of n images; memory 4·n·d bytes, in a mapped file where that is more than
-        half of what is free.
+        Cost: a forward of n images, whitening and k-means; memory 4·n·d bytes, in a mapped file
+        where that is more than half of what is free, and 4·n·p for the points.
         """
         started = time.perf_counter()
-        features = self.features()
+        features = self._features()
         extracted = time.perf_counter()
         whitening = fit_whitening(features, self.config.pca, seed) if self.config.pca else None
-        points = points_of(features, whitening)
-        clusters = kmeans(
-            points,
-            self.config.clusters,
-            iterations=self.config.iterations,
-            share=self.config.fit_share,
-            seed=seed,
-        )
+        points = points_of(features, whitening).to(self.engine)
+        clusters = self.fit(points, seed)
         ended = time.perf_counter()
         return Clustering(
             features, whitening, points, clusters, extracted - started, ended - extracted
         )
 
-    def features(self) -> Tensor:
-        """Return (n, d) of the images that are learned from, where they are clustered."""
-        shape = (len(self.rows), self.dimensions)
-        if self.device.type == "cuda" and self._fits(4 * math.prod(shape)):
-            out = torch.empty(shape, device=self.device)
+    def fit(self, points: Tensor, seed: int) -> Clusters:
+        """Cluster points as the configuration says."""
+        config = self.config
+        return kmeans(
+            points,
+            config.clusters,
+            iterations=config.iterations,
+            share=config.fit_share,
+            seed=seed,
+        )
+
+    def _features(self) -> Tensor:
+        if self.place.type == "cuda":
+            out = torch.empty(self.shape, device=self.place)
         else:
-            out = torch.from_numpy(reserve(shape, np.float32, self.scratch, "features"))
-        self.forward(self.rows, self.precision, self.device, out)
-        if not all(bool(torch.isfinite(block).all()) for block in torch.split(out, _TOGETHER)):
-            raise NotFiniteError("a feature that is to be clustered is not finite")
+            held = reserve(self.shape, np.float32, self.images.scratch, "features")
+            out = torch.from_numpy(held)
+        self.extract(self.rows, self.precision, self.device, out)
+        if not all(bool((block.abs() < LARGEST).all()) for block in torch.split(out, _CHECKED)):
+            raise NotFiniteError("a feature that is to be clustered is not finite, or above 1e15")
         return out
 
-    def _fits(self, size: int) -> bool:
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return size <= free / 2
+
+def _free_memory(device: torch.device) -> float:
+    """Return the bytes of a GPU that are free, or held by torch and unused; else no limit."""
+    if device.type != "cuda":
+        return math.inf
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def check_counts(images: int, config: DeepClusterConfig) -> None:
@@ -172,15 +144,15 @@ def check_counts(images: int, config: DeepClusterConfig) -> None:
     """
     fitted = round(config.fit_share * images)
     if fitted < config.clusters:
-        share = "" if config.fit_share == 1 else f" ({config.fit_share:g} of {images:,})"
+        is_part = config.fit_share < 1
+        share = f" ({config.fit_share:g} of {images:,})" if is_part else ""
         raise UsageError(
             f"{config.clusters:,} clusters, and {fitted:,} images to fit them on{share}: give "
-            f"fewer --clusters, more images or a larger --fit-share"
+            f"fewer clusters{', a larger --fit-share' * is_part} or more images (--preset cpu has "
+            f"200 clusters, tiny 20)"
         )
 
 
 def points_of(features: Tensor, whitening: Whitening | None) -> Tensor:
     """Return what is clustered: features, whitened and of length 1."""
-    if whitening is None:
-        return unit_vectors(features)
-    return unit_vectors(torch.cat([whitening(block) for block in torch.split(features, _TOGETHER)]))
+    return unit_vectors(features if whitening is None else whitening(features))

@@ -93,13 +93,13 @@ def read_facts(values: Sequence[float]) -> Row:
 
 
 def cycle_rows(epochs: Sequence[Mapping[str, Any]], cycle_epochs: int) -> list[Row]:
-    """Make a row for each cycle that is whole, of those of its epochs.
+    """Make a row for each cycle, of those of its epochs; the last may be under way.
 
     A cycle that has not clustered has no facts, and no times but that of its training.
     """
     rows = []
     learned = [row for row in epochs if row["epoch"]]
-    for start in range(0, len(learned) - cycle_epochs + 1, cycle_epochs):
+    for start in range(0, len(learned), cycle_epochs):
         own = learned[start : start + cycle_epochs]
         cycle = start // cycle_epochs + 1
         is_clustered = own[0]["clustered_in"] == cycle

@@ -16,7 +16,7 @@ from featkit.backbones.base import Network
 from featkit.backbones.initialization import initialize
 from featkit.ops.neighbors import Integers
 from featkit.trainers.base import Learner, Moment
-from featkit.trainers.deepcluster.clustering import Clusterer
+from featkit.trainers.deepcluster.clustering import Clusterer, check_counts
 from featkit.trainers.deepcluster.config import DeepClusterConfig
 from featkit.trainers.deepcluster.facts import (
     FACTS,
@@ -32,8 +32,12 @@ from featkit.trainers.images import TrainingImages
 from featkit.trainers.optimization import make_optimizer
 from featkit.trainers.settings import Training
 
-_OF_ONE_CLUSTER = 2.0
-"""Effective clusters below which features are taken for collapsed."""
+_NEARLY_ALL = 0.95
+"""Share of the images in one cluster above which features are taken for collapsed."""
+_NOTHING = 0.99
+"""Share of ln k above which a loss says that nothing was learned, if it has stayed so for
+:data:`_LONG` epochs."""
+_LONG = 3
 
 
 class _Trained(nn.Module):
@@ -88,6 +92,10 @@ class DeepClusterLearner(Learner):
         self.config, self.network, self.seed = config, network, seed
         self.head = network.module.get_submodule(network.head)
         self.views = plain_views(network, config.crop)
+
+    def check_count(self, images: int) -> None:
+        """Refuse fewer images than k-means needs."""
+        check_counts(images, self.config)
 
     def attach(self, images: TrainingImages, training: Training, device: torch.device) -> None:
         """Take the images, and refuse what cannot be clustered."""
@@ -159,11 +167,18 @@ class DeepClusterLearner(Learner):
             seeds = f"{self.seed} to {self.seed + self.config.select_init - 1}"
             best = f"seed {int(self.trained.start)} of {seeds}"
             found.append(f"{best} starts the training: the highest {PROXY}")
-        last = rows[-1]
-        if last.get("effective_clusters", math.inf) < _OF_ONE_CLUSTER:
+        learned, most = [row for row in rows if row["epoch"]], math.log(self.config.clusters)
+        images = len(self.images.learned)
+        if learned and learned[-1]["largest"] > _NEARLY_ALL * images:
+            last = learned[-1]
             found.append(
-                f"collapse: {last['largest']:,} of {len(self.images.learned):,} images are in one "
-                f"of {self.config.clusters:,} clusters of cycle {last['clustered_in']}; try "
-                f"another --seed, fewer --clusters, a lower --lr or --pca 0"
+                f"collapse: {last['largest']:,} of {images:,} images are in one of "
+                f"{self.config.clusters:,} clusters of cycle {last['clustered_in']}; try another "
+                f"--seed, a lower --lr or --pca 0"
+            )
+        elif len(learned) >= _LONG and min(r["loss"] for r in learned) > _NOTHING * most:
+            found.append(
+                f"nothing learned yet: no epoch's loss is below ln k, {most:.3f}; try --optimizer "
+                f"adam --lr 0.001, more --cycle-epochs or fewer --clusters"
             )
         return found

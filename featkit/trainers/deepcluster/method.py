@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
-
-from featkit.backbones.architectures import build
-from featkit.backbones.base import Network
-from featkit.backbones.initialization import initialize
 from featkit.trainers.deepcluster.config import DeepClusterConfig
 from featkit.trainers.deepcluster.learner import DeepClusterLearner
-from featkit.trainers.heads import with_head
+from featkit.trainers.deepcluster.networks import clustered_rows, untrained
 
 _ORIGINAL: Mapping[str, Any] = {
     "batch_size": 256,
@@ -21,6 +16,7 @@ _ORIGINAL: Mapping[str, Any] = {
     "warmup": 0.0,
     "schedule": "constant",
     "weight_decay": 1e-5,
+    "held_out": 0.0,
 }
 """DeepCluster, main.py and main.sh."""
 
@@ -51,6 +47,7 @@ class DeepCluster:
             "cycles": 15,
             "fit_share": 0.5,
             "batch_size": 64,
+            "held_out": 0.1,
             "knn_every": 3,
         },
         "tiny": {
@@ -60,6 +57,7 @@ class DeepCluster:
             "cycles": 3,
             "fit_share": 0.5,
             "batch_size": 32,
+            "held_out": 0.1,
             "knn_every": 1,
         },
     }
@@ -68,22 +66,7 @@ class DeepCluster:
         self.config = config or DeepClusterConfig()
 
     def learner(self, size: int | None, seed: int) -> DeepClusterLearner:
-        """Build the network, initialised as sec. 4.4.1 says, with a head of k outputs."""
-        return DeepClusterLearner(untrained(self.config, size, seed), self.config, seed)
-
-
-def untrained(config: DeepClusterConfig, size: int | None, seed: int) -> Network:
-    """Build the network that a training starts with.
-
-    Args:
-        config: Names it, and says how many clusters its head tells apart.
-        size: Pixels of its input; None for its own.
-        seed: Of the weights.
-
-    Raises:
-        UsageError: It ends in no linear layer, or its input is not square.
-    """
-    network = build(config.architecture, seed)
-    network = with_head(network, size, lambda features: nn.Linear(features, config.clusters))
-    initialize(network.module, seed)
-    return network
+        """Build the network, and refuse one whose features cannot be clustered."""
+        network = untrained(self.config, size, seed)
+        clustered_rows(network, self.config.pca)
+        return DeepClusterLearner(network, self.config, seed)

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from featkit.backbones.architectures import seeded
 from featkit.backbones.base import Network
-from featkit.backbones.initialization import initialize
 from featkit.ops.agreement import Agreement, cluster_agreement
-from featkit.ops.kmeans import kmeans
 from featkit.ops.neighbors import Integers
 from featkit.ops.similarity import neighbor_overlap
 from featkit.ops.spectrum import effective_rank, singular_values
 from featkit.trainers.augmentation.views import Views
 from featkit.trainers.deepcluster.clustering import Clusterer, Clustering, points_of
+from featkit.trainers.deepcluster.networks import untrained
 
 PROXY = "view_agreement"
 """The score by which ``select_init`` chooses, the highest first."""
@@ -83,39 +82,40 @@ def each_start(clusterer: Clusterer, seeds: Iterable[int]) -> Iterator[tuple[Sta
     Cost: of each, a forward of the images, whitening and k-means twice; the rest is of 2,000 images
     at most.
     """
-    images = clusterer.forward.images
+    images = clusterer.images
     truth = None if images.labels is None else images.labels[clusterer.rows]
     for seed in seeds:
-        initialize(clusterer.forward.network.module, seed)
+        begin_anew(clusterer, seed)
         found = clusterer(seed_of(seed, 3, 1))
         labels = found.clusters.labels.cpu().numpy()
         alignment = None if truth is None else cluster_agreement(labels, truth)
         yield Start(seed, alignment, **_scores(clusterer, found, seed)), found
+        del found  # before the next are made
+
+
+def begin_anew(clusterer: Clusterer, seed: int) -> None:
+    """Give a clusterer's network the weights of an untrained one."""
+    network = clusterer.network
+    fresh = untrained(clusterer.config, network.preprocessing.size[0], seed)
+    network.module.load_state_dict(fresh.module.state_dict())
 
 
 def choose_start(clusterer: Clusterer, seeds: Iterable[int]) -> int:
     """Initialise the network by the seed whose start has the highest :data:`PROXY`; return it."""
     starts = [start for start, _ in each_start(clusterer, seeds)]
     best = max(starts, key=lambda start: getattr(start, PROXY)).seed
-    initialize(clusterer.forward.network.module, best)
+    begin_anew(clusterer, best)
     return best
 
 
 def _scores(clusterer: Clusterer, found: Clustering, seed: int) -> dict[str, float]:
     """Return what can be said of a start without labels."""
-    labels, config = found.clusters.labels, clusterer.config
-    again = kmeans(
-        found.points,
-        config.clusters,
-        iterations=config.iterations,
-        share=config.fit_share,
-        seed=seed_of(seed, 3, 2),
-    )
+    labels, again = found.clusters.labels, clusterer.fit(found.points, seed_of(seed, 3, 2))
     count = min(_SAMPLE, len(labels))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:count])
-    views = _views_of(clusterer, chosen, seed).to(found.points.device)
-    points = points_of(views, found.whitening)
-    part = torch.from_numpy(chosen).to(labels.device)
+    views = _views_of(clusterer, chosen, seed).to(found.features.device)
+    points = points_of(views, found.whitening).to(found.points.device)
+    part = torch.from_numpy(chosen)
     near = _nearest(points, found.clusters.centroids)
     pair = [found.points[part].cpu().numpy(), points.cpu().numpy()]
     values = singular_values(found.features[part].cpu().numpy())
@@ -129,10 +129,10 @@ def _scores(clusterer: Clusterer, found: Clustering, seed: int) -> dict[str, flo
 
 def _views_of(clusterer: Clusterer, chosen: Integers, seed: int) -> Tensor:
     """Return the features of one view of each of some images."""
-    views = plain_views(clusterer.forward.network, _VIEW)
+    views = plain_views(clusterer.network, _VIEW)
     with seeded(seed):
         rows = clusterer.rows[chosen]
-        return clusterer.forward(rows, clusterer.precision, clusterer.device, views=views)
+        return clusterer.extract(rows, clusterer.precision, clusterer.device, views=views)
 
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
