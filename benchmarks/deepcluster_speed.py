@@ -29,8 +29,8 @@ from benchmarks.harness import command_line, interleaved, median_ratio, save
 from featkit.ops import whitening
 from featkit.ops.agreement import cluster_agreement
 from featkit.ops.kmeans import kmeans
-from featkit.ops.unit_vectors import unit_vectors
 from featkit.ops.whitening import fit_whitening
+from featkit.trainers.deepcluster.clustering import points_of
 
 LATENT, GROUPS, HIDDEN, NOISE = 64, 500, 2048, 0.05
 PCA, ITERATIONS = 256, 20  # of the original
@@ -109,7 +109,7 @@ def ours(x: Tensor, k: int, run: Run, pca: int = PCA, share: float = 1.0) -> flo
     with run.phase("pca"):
         whiten = fit_whitening(x, pca, seed)
     with run.phase("whitening"):
-        points = unit_vectors(whiten(x))
+        points = points_of(x, whiten)
     with run.phase("k-means and assignment"):
         found = kmeans(points, k, iterations=ITERATIONS, share=share, seed=seed)
     run.labels.append(found.labels.numpy())
