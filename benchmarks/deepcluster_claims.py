@@ -22,9 +22,6 @@ HALTED = {0.1: 62.00, 0.2: 64.06, 1 / 3: 65.18, 2 / 3: 66.98}
 WIDTHS = {32: 64.97, 64: 64.80, 128: 65.50, 256: 65.47}
 """Table 4.2: percent by the width of PCA."""
 
-_ERROR = 1.9
-"""Points by which two accuracies near 40 % on 5,000 images differ by chance, at 95 %."""
-
 ARCHS = ("alexnet32", "alexnet32_sobel")
 
 
@@ -165,6 +162,7 @@ def _trained_starts(found: Found, color: str) -> list[Row]:
             verdict(told.low, told.high),
         ),
     ]  # fmt: skip
+    rows += [_over_cycles(found["starts"], *given, where) for given in _OVER_CYCLES]
     for score in PROXIES:
         told = rank_correlation([row[score] for row in starts], final)
         rows.append(
@@ -174,6 +172,22 @@ def _trained_starts(found: Found, color: str) -> list[Row]:
             )
         )  # fmt: skip
     return rows
+
+
+_OVER_CYCLES = (
+    ("clusters come to agree more with the labels", "nmi_labels", 0),
+    ("clusters come to agree more with those before", "nmi_previous", 1),
+)
+
+
+def _over_cycles(rows: Sequence[Row], what: str, name: str, first: int, where: str) -> Row:
+    ends = [(row["cycles"][first][name], row["cycles"][-1][name]) for row in rows]
+    mean, half = interval([last - begun for begun, last in ends])
+    told = " to ".join(f"{statistics.fmean(values):.3f}" for values in zip(*ends, strict=True))
+    return claim(
+        f"{what}: cycle {first + 1} to {len(rows[0]['cycles'])}",
+        f"NMI {told}, {mean:+.3f} ± {half:.3f}", where, verdict(mean - half, mean + half),
+    )  # fmt: skip
 
 
 def fitted_line(nmi: Sequence[float], final: Sequence[float]) -> tuple[float, float]:
@@ -237,7 +251,9 @@ def _settings(found: Found, color: str, size: Row) -> list[Row]:
             + (f" ({known:.1f})" if (known := _known(theirs, key)) is not None else "")
             for key, v in own.items()
         )
-        rows.append(_setting(what, own, f"{told} % (thesis in brackets)", sized))
+        same = seeds_of(found) if "hardly" in what else None
+        told = f"{told} % (thesis in brackets)"
+        rows.append(_setting(what, own, told, sized, alike=same))
     told = ", ".join(f"{100 * key:.0f}: {statistics.fmean(v):.1f}" for key, v in shares.items())
     rows.append(
         _setting(
@@ -259,20 +275,44 @@ def _layers(row: Row, color: str) -> Row:
     )  # fmt: skip
 
 
+def seeds_of(found: Found) -> tuple[float, int] | None:
+    """Return how accuracies of networks with other seeds and the same settings vary."""
+    values = [accuracy(row) for row in found.get("starts", ())]
+    return (statistics.stdev(values), len(values) - 1) if len(values) > 1 else None
+
+
 def _known(theirs: Mapping[float, float], key: float) -> float | None:
     return next((value for k, value in theirs.items() if abs(k - key) < 1e-6), None)
 
 
 def _setting(
-    what: str, own: Mapping[float, list[float]], told: str, sized: str, falls: bool = False
+    what: str,
+    own: Mapping[float, list[float]],
+    told: str,
+    sized: str,
+    falls: bool = False,
+    alike: tuple[float, int] | None = None,
 ) -> Row:
-    """Return the row of a setting; what hardly matters has a range within the test's error."""
+    """Return the row of a setting.
+
+    Args:
+        what: Is claimed.
+        own: Accuracies by the values of the setting.
+        told: Of them.
+        sized: How large it was.
+        falls: Whether the claim is that accuracy falls as the setting rises.
+        alike: Standard deviation of trainings that differ in their seed alone, and its degrees of
+            freedom, where the claim is that the setting makes no difference.
+    """
     keys, values = zip(*((k, v) for k, group in own.items() for v in group), strict=True)
     rises = rank_correlation(keys, values)
     low, high = (-rises.high, -rises.low) if falls else (rises.low, rises.high)
     holds = verdict(low, high)
-    if "hardly" in what:
-        reach = max(values) - min(values)
-        told += f"; {reach:.1f} points between the ends, {_ERROR} of which is the test's error"
-        holds = "yes, within the error" if reach < _ERROR else "no"
+    if alike is not None:
+        reach, most = (
+            max(values) - min(values),
+            float(stats.studentized_range.ppf(0.95, len(values), alike[1]) * alike[0]),
+        )
+        told += f"; {reach:.1f} points between the ends, by chance up to {most:.1f}"
+        holds = "none to be seen" if reach < most else "no"
     return claim(what, f"{told}; {_correlation(rises)}", sized, holds)

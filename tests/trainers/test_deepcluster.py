@@ -102,6 +102,7 @@ def test_without_components_features_are_clustered_as_they_are(images: TrainingI
 @pytest.mark.parametrize(
     ("arch", "path"),
     [
+        ("alexnet", "classifier.4"),
         ("alexnet32", "classifier.4"),
         ("alexnet32_sobel", "classifier.4"),
         ("lenet5", "classifier.2"),
@@ -111,7 +112,8 @@ def test_without_components_features_are_clustered_as_they_are(images: TrainingI
     ],
 )
 def test_what_is_clustered_is_before_the_last_relu(arch: str, path: str) -> None:
-    network = untrained(DeepClusterConfig(arch=arch, clusters=5), 32, seed=0)
+    size = 224 if arch == "alexnet" else 32
+    network = untrained(DeepClusterConfig(arch=arch, clusters=5), size, seed=0)
     found = clustered_rows(network, 0)
     assert found.tap.path == path
     assert found.dimensions == network.module.get_submodule(network.head).in_features
