@@ -220,7 +220,7 @@ def _numbers(rows: Sequence[Row], network: str, where: str, size: Row, part: str
         ),
         claim(
             f"more clusters make accuracies of {network} vary more",
-            f"sd by k: {spreads}; |accuracy - median| with k {_correlation(widens)}", told,
+            f"sd by k: {spreads}; distance from the median, with k: {_correlation(widens)}", told,
             verdict(widens.low, widens.high),
         ),
     ]  # fmt: skip

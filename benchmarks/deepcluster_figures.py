@@ -72,7 +72,7 @@ def _projections(found: Found, result: Result) -> None:
         result.arrays[f"{name}-classes"] = np.array(told["classes"])
         result.figures.append(
             Figure(
-                name, "facets", name, "t-SNE of untrained features", "x", "y", hue="class",
+                name, "facets", name, "Last maps, untrained, by t-SNE", "x", "y", hue="class",
                 labels=f"{name}-classes", panels=("method", "arch"),
             )
         )  # fmt: skip
