@@ -303,6 +303,7 @@ def test_a_finished_run_is_a_backbone(stripes: Path, tmp_path: Path, arch: str) 
     ("options", "said"),
     [
         ({"clusters": 55}, "55 clusters, and 54 images to fit them on: give fewer clusters"),
+        ({"size": 20}, "arch lenet5 does not run on 20x20 pixels: give another --size"),
         ({"pca": 1}, "pca is 1: what has one dimension and length 1 is 1 or -1"),
         ({"halt": 4}, "halt is 4: give the number of a cycle, 1 to 3, or a share"),
         ({"halt": -1}, "halt is -1: give the number of a cycle"),

@@ -12,7 +12,7 @@ from featkit.backbones.base import Backbone, Network
 from featkit.backbones.initialization import initialize
 from featkit.backbones.probe import Probe, head_inputs, probe, row_shape
 from featkit.backbones.taps import Tap, TapRunner, token_layout
-from featkit.errors import UsageError
+from featkit.errors import BackboneError, UsageError
 from featkit.trainers.deepcluster.config import DeepClusterConfig
 from featkit.trainers.heads import with_head
 
@@ -57,10 +57,17 @@ def clustered_rows(network: Network, pca: int) -> Source:
         pca: Components that are wanted of the rows; 0 for none.
 
     Raises:
-        UsageError: No layer is known to be the network's features, or they have fewer dimensions.
+        UsageError: The network does not run at its size, no layer is known to be its features, or
+            they have fewer dimensions.
     """
     backbone = Backbone("trained", "trained", network)
-    outputs = probe(backbone)
+    try:
+        outputs = probe(backbone)
+    except BackboneError as error:
+        size = "x".join(map(str, network.preprocessing.size))
+        raise UsageError(
+            f"arch {network.architecture} does not run on {size} pixels: give another --size"
+        ) from error
     taps = head_inputs(backbone, outputs)
     if not taps:
         raise UsageError(
