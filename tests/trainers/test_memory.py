@@ -16,22 +16,24 @@ def step():
 
 def faults(context):
     with context:
-        for _ in range(3):  # by then every block has its place
+        counts = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+        for _ in range(20):
             step()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(10):
-            step()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+            counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        return [after - before for before, after in zip(counts, counts[1:])]
 
 torch.set_num_threads(1)
-print(faults(kept_memory()))
+print(*faults(kept_memory()))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
-def test_steps_take_no_new_pages_after_the_first() -> None:
+def test_most_steps_take_no_new_pages() -> None:
+    """A block may find its place late, once; without kept memory every step takes all its pages."""
     done = subprocess.run(
         [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
     )
     pages_of_a_step = 4 * 3_000_000 * 4 // 4096
-    assert int(done.stdout) < pages_of_a_step / 10
+    taken = [int(count) for count in done.stdout.split()]
+    assert taken[0] > pages_of_a_step / 4
+    assert sum(count > pages_of_a_step / 100 for count in taken) <= 5
