@@ -21,7 +21,7 @@ METHODS = {
 """Methods of :data:`featkit.trainers.training.METHODS`, and what their help begins with."""
 
 _SHOWN = 10
-"""Epochs that a terminal shows."""
+"""Epochs or cycles that a terminal shows."""
 
 EXAMPLES = """\b
 Examples:
@@ -137,13 +137,11 @@ def _command(name: str) -> click.Command:
             _survey(source, output, starts, as_json, options)
             return
         result = run_training(name, source, output, **options)
-        cycles = result.tables.get("cycles")
-        shown = _latest(cycles) if cycles else _judged(result.tables["epochs"])
         had_finished = bool(result.origin)
         if had_finished and as_json:
             click.echo((Path(output) / RESULT_FILE).read_text("utf-8"), nl=False)
             return
-        show_result(result, None if had_finished else output, as_json, shown)
+        show_result(result, None if had_finished else output, as_json, _shown(result.tables))
         if not as_json:
             click.echo(f"next: featkit extract {shlex.join([source, '-b', output])} -o features")
 
@@ -172,16 +170,15 @@ def _survey(source: str, output: str, starts: int, as_json: bool, options: dict[
     show_result(survey(source, starts, **options), output, as_json)
 
 
-def _latest(cycles: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what a terminal shows of the first cycle and of the latest."""
-    columns = ("cycle", "loss", "clusters", "nmi_previous", "nmi_labels")
-    chosen = cycles if len(cycles) <= _SHOWN else [cycles[0], *cycles[1 - _SHOWN :]]
-    return [{name: row[name] for name in columns} for row in chosen]
+_OF_EPOCHS: tuple[str, ...] = ("epoch", "loss", "lr", "knn_top1")
+_OF_CYCLES: tuple[str, ...] = ("cycle", "loss", "clusters", "nmi_previous", "nmi_labels")
 
 
-def _judged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows that a terminal shows: those that were judged, the latest, without times."""
-    judged = [row for row in rows if row["knn_top1"] is not None] or rows
-    columns = ("epoch", "loss", "lr", "knn_top1")
-    chosen = judged if len(judged) <= _SHOWN else [judged[0], *judged[1 - _SHOWN :]]
+def _shown(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return what a terminal shows: of cycles or of judged epochs, the first and the latest."""
+    rows, columns = tables.get("cycles", ()), _OF_CYCLES
+    if not rows:
+        rows = [row for row in tables["epochs"] if row["knn_top1"] is not None] or tables["epochs"]
+        columns = _OF_EPOCHS
+    chosen = rows if len(rows) <= _SHOWN else [rows[0], *rows[1 - _SHOWN :]]
     return [{name: row[name] for name in columns} for row in chosen]
