@@ -10,7 +10,6 @@ Source: Mustapha 2021, Unsupervised deep learning: inter-model interpretation an
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.deepcluster_claims import claims_of
 from benchmarks.deepcluster_figures import figures_of
 from benchmarks.harness import RESULTS, command_line, save
-from benchmarks.jobs import keep, kept, list_images, one_core, run_all
+from benchmarks.jobs import keep, kept, list_images, one_core, run_all, study_parser
 
 Row = dict[str, Any]
 
@@ -314,12 +312,7 @@ def _write_digits(folder: Path, side: str) -> Path:
 
 def main() -> None:
     """Describe, train, measure, compare, and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("images", type=Path, metavar="CIFAR10", help="with train/ and test/")
-    parser.add_argument("--work", type=Path, metavar="WORK", required=True, help="what is kept")
-    parser.add_argument(
-        "--scale", choices=list(SIZES), default="gpu" if torch.cuda.is_available() else "cpu"
-    )
+    parser = study_parser(__doc__, SIZES)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     given = parser.parse_args()
     scale, work = SIZES[given.scale], given.work.resolve()

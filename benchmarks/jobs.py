@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ def list_images(folder: Path, count: int, target: Path) -> str:
     with target.open("w", newline="") as out:
         csv.writer(out).writerows([("path", "label"), *rows])
     return f"{target}?root={folder}"
+
+
+def study_parser(description: str | None, scales: Iterable[str]) -> argparse.ArgumentParser:
+    """Return what the studies on CIFAR-10 are asked with; a GPU's size is the default on one."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("images", type=Path, metavar="CIFAR10", help="with train/ and test/")
+    parser.add_argument("--work", type=Path, metavar="WORK", required=True, help="what is kept")
+    default = "gpu" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--scale", choices=list(scales), default=default)
+    return parser
 
 
 def kept(file: Path, made_by: Row) -> Row | None:

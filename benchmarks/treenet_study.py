@@ -9,7 +9,6 @@ Source: Grant, Dias, Kulkarni, Spontaneous decomposition from grouped network pa
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import RESULTS, command_line, save
-from benchmarks.jobs import keep, kept, list_images, one_core, run_all
+from benchmarks.jobs import keep, kept, list_images, one_core, run_all, study_parser
 from benchmarks.treenet_claims import claims_of, seen_claims
 from benchmarks.treenet_figures import figures_of
 from benchmarks.treenet_pictures import draw_views, look_at, project_joins
@@ -280,12 +279,7 @@ def name_of(job: Row) -> str:
 
 def main() -> None:
     """Train, measure, compare, and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("images", type=Path, metavar="CIFAR10", help="with train/ and test/")
-    parser.add_argument("--work", type=Path, metavar="WORK", required=True, help="what is kept")
-    parser.add_argument(
-        "--scale", choices=list(SIZES), default="gpu" if torch.cuda.is_available() else "cpu"
-    )
+    parser = study_parser(__doc__, SIZES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", nargs="+", default=["main", "joins", "leaves"])
     given = parser.parse_args()
