@@ -148,8 +148,8 @@ def check_counts(images: int, config: DeepClusterConfig) -> None:
         share = f" ({config.fit_share:g} of {images:,})" if is_part else ""
         raise UsageError(
             f"{config.clusters:,} clusters, and {fitted:,} images to fit them on{share}: give "
-            f"fewer clusters{', a larger --fit-share' * is_part} or more images (--preset cpu has "
-            f"200 clusters, tiny 20)"
+            f"fewer clusters{', a larger --fit-share' * is_part} or more images (--preset cpu and "
+            f"tiny have few)"
         )
 
 

@@ -81,7 +81,7 @@ class DeepClusterLearner(Learner):
             hue="with",
         ),
         Figure(
-            "sizes", "line", "cycles", "Clusters of equal size that were as uneven", "cycle",
+            "sizes", "line", "cycles", "Effective number of clusters", "cycle",
             "effective_clusters",
         ),
         Figure("times", "line", "times", "Time of a cycle", "cycle", "seconds", hue="spent on"),
