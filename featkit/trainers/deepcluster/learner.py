@@ -178,7 +178,7 @@ class DeepClusterLearner(Learner):
             )
         elif len(learned) >= _LONG and min(r["loss"] for r in learned) > _NOTHING * most:
             found.append(
-                f"nothing learned yet: no epoch's loss is below ln k, {most:.3f}; try --optimizer "
-                f"adam --lr 0.001, more --cycle-epochs or fewer --clusters"
+                f"nothing learned yet: no epoch's loss is below ln k, {most:.3f}; try more "
+                f"--cycle-epochs, fewer --clusters, or, by SGD so far, --optimizer adam --lr 0.001"
             )
         return found
