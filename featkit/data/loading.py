@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import DecodeError, FeatkitError
+from featkit.parallel.group import here
 
 _Item = tuple[int, list[NDArray[np.uint8]] | None, Any, str]
 
@@ -127,10 +128,12 @@ def _hush(_worker: int) -> None:
 def default_workers(device: torch.device) -> int:
     """Return how many decoding processes to use.
 
-    Beside a GPU one a core, beside a CPU that computes one for every four; at most eight.
+    Beside a GPU one a core, beside a CPU that computes one for every four; at most eight. Several
+    processes on a machine share its cores.
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    cores = max(1, cores // here().local_count)
     return min(8, cores if device.type == "cuda" else max(1, cores // 4))
 
 

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from tqdm import tqdm
 
 from featkit.backbones.base import Backbone
 from featkit.backbones.device import choose_device
 from featkit.backbones.precision import AGREEMENT, agreement, computing_in, native_precision
 from featkit.backbones.resolve import load_backbone
 from featkit.backbones.taps import TapRunner
-from featkit.data.loading import Batch, default_workers, load_batches
-from featkit.data.preprocessing import Preprocessing
+from featkit.data.loading import Batch, load_batches
 from featkit.data.sources import Source, open_source
-from featkit.errors import DecodeError, FeatkitError, UsageError
+from featkit.errors import UsageError
+from featkit.extraction.filling import (
+    Filler,
+    Order,
+    normalize,
+    pass_over_images,
+    passes,
+    place,
+    unreadable,
+)
 from featkit.extraction.planning import Job, Options, Plan, plan_extraction, refresh
+from featkit.parallel.group import all_of, first, here
+from featkit.parallel.launch import run_on_ranks, starts_others
 from featkit.store.reader import Store, open_store
 from featkit.store.runs import log_run
 from featkit.store.samples import write_samples
 from featkit.store.schema import SAMPLES_FILE
-from featkit.store.writer import PartialTable, remains, sweep, unfinished_tables, writing
+from featkit.store.writer import PartialTable, remains, sweep, writing
+
+_OF_RANKS = ("devices", "num_nodes")
 
 
 @dataclass
@@ -67,6 +72,8 @@ def extract(
     compile: bool = False,  # noqa: A002 - the name of the command's option
     on_error: str = "skip",
     overwrite: bool = False,
+    devices: int | None = None,
+    num_nodes: int | None = None,
     progress: bool = False,
 ) -> Store:
     """Run every image through every backbone once and keep the activations.
@@ -88,6 +95,11 @@ def extract(
         compile: Whether to run the networks through ``torch.compile``.
         on_error: ``skip`` images that cannot be read, or ``fail`` at the first.
         overwrite: Whether tables that exist are made anew.
+        devices: Processes that share the images, each with a GPU of its own where the device is
+            one. Sources and backbones are then given as text. The tables have the same bytes as
+            from one process with as many threads.
+        num_nodes: Machines, on each of which the same is called; see
+            :func:`featkit.parallel.launch.run_on_ranks`. The store lies where all can write.
         progress: Whether to draw a progress bar on stderr.
 
     Returns:
@@ -97,6 +109,7 @@ def extract(
         ConflictError: The store is about other images, or has such a table made otherwise.
         DiskFullError: The disk is, or would become, full.
         DecodeError: An image cannot be read, with ``on_error="fail"``.
+        RankError: One of several processes was killed.
 
     Example:
         >>> import tempfile
@@ -106,6 +119,10 @@ def extract(
         ...     store.tables()
         [FeatureTable('cifar_resnet20/avgpool.avg', shape=(3, 64), dtype=float32)]
     """
+    if (devices, num_nodes) != (None, None) and starts_others(devices, num_nodes):
+        given = {name: value for name, value in locals().items() if name not in _OF_RANKS}
+        run_on_ranks(extract, given, devices, num_nodes)
+        return open_store(store)
     if on_error not in ("skip", "fail"):
         raise UsageError(f"on_error {on_error!r}: use skip or fail")
     options = Options(
@@ -130,6 +147,8 @@ def extract(
 def run_plan(plan: Plan, progress: bool = False) -> Summary:
     """Carry out a plan.
 
+    Of several processes each fills parts of its own, and the first does the rest.
+
     Args:
         plan: From :func:`plan_extraction`.
         progress: Whether to draw a progress bar on stderr.
@@ -140,13 +159,11 @@ def run_plan(plan: Plan, progress: bool = False) -> Summary:
         StoreError: Another process is writing to the store.
     """
     device = choose_device(plan.options.device)
-    plan.check_disk()
+    first(plan.check_disk)
     summary = Summary(notes=plan.notes)
-    is_new = not (plan.store / SAMPLES_FILE).exists()
-    if plan.jobs or plan.relabels or is_new or remains(plan.store):
-        with writing(plan.store):
-            refresh(plan)
-            sweep(plan.store, {s.key for j in plan.jobs if j.precision for s in j.resolved()})
+    if first(lambda: _is_due(plan)):
+        with ExitStack() as held:
+            first(lambda: _hold(plan.store, held))
             _fill_tables(plan, device, summary, progress)
     store = open_store(plan.store)
     for spec in plan.asked:
@@ -154,57 +171,65 @@ def run_plan(plan: Plan, progress: bool = False) -> Summary:
             summary.failures[plan.samples.paths[row]] = reason
     if plan.options.fail_fast:
         for path, reason in summary.failures.items():
-            raise _unreadable(path, reason)
+            raise unreadable(path, reason)
     return summary
 
 
-def _unreadable(path: str, reason: str) -> DecodeError:
-    return DecodeError(f"{path} could not be read ({reason}); --on-error skip goes on without it")
+def _is_due(plan: Plan) -> bool:
+    is_new = not (plan.store / SAMPLES_FILE).exists()
+    return bool(plan.jobs or plan.relabels or is_new or remains(plan.store))
+
+
+def _hold(store: Path, held: ExitStack) -> None:
+    held.enter_context(writing(store))
 
 
 def _fill_tables(plan: Plan, device: torch.device, summary: Summary, progress: bool) -> None:
     started = time.monotonic()
-    write_samples(plan.store, plan.samples)
-    log_run(plan.store, "started", [spec.name for spec in plan.asked], device=str(device))
-    for job in plan.jobs:
-        _prepare(job, plan, device, summary)
+    orders = first(lambda: _begin(plan, device, summary))
     with ExitStack() as hooks:
-        all_fillers = [_Filler(job, plan, device) for job in plan.jobs]
+        all_fillers = [Filler(order, plan, device) for order in orders]
         for filler in all_fillers:
             hooks.callback(filler.close)
-        for fillers in _passes(all_fillers):
-            _pass_over_images(fillers, plan, device, summary, progress)
-        for filler in all_fillers:
-            summary.tables += filler.finish()
+        for fillers in passes(all_fillers):
+            summary.images += pass_over_images(fillers, plan, device, progress)
+    summary.images = sum(all_of(summary.images))
+    summary.tables = first(lambda: [name for filler in all_fillers for name in filler.finish()])
     summary.seconds = time.monotonic() - started
-    log_run(
-        plan.store,
-        "finished",
-        summary.tables,
-        images=summary.images,
-        seconds=round(summary.seconds, 3),
-        torch=torch.__version__,
+    first(
+        lambda: log_run(
+            plan.store,
+            "finished",
+            summary.tables,
+            images=summary.images,
+            seconds=round(summary.seconds, 3),
+            torch=torch.__version__,
+        )
     )
 
 
-def _passes(fillers: Sequence[_Filler]) -> list[list[_Filler]]:
-    """Group jobs whose parts are cut alike: they share a pass over the images."""
-    passes: dict[tuple[int, int], list[_Filler]] = defaultdict(list)
-    for filler in fillers:
-        passes[filler.job.plan.batch_size, filler.job.plan.part_rows].append(filler)
-    return list(passes.values())
+def _begin(plan: Plan, device: torch.device, summary: Summary) -> list[Order]:
+    """Make what all processes find in the store, and say what they have to do."""
+    refresh(plan)
+    sweep(plan.store, {s.key for j in plan.jobs if j.precision for s in j.resolved()})
+    write_samples(plan.store, plan.samples)
+    asked = [spec.name for spec in plan.asked]
+    log_run(plan.store, "started", asked, device=str(device), processes=here().count)
+    orders = []
+    for job in plan.jobs:
+        _decide_precision(job, plan, device, summary)
+        specs, calls = job.resolved(), _calls(job)
+        tables = [PartialTable(plan.store, spec, job.plan) for spec in specs]
+        for table in tables:
+            table.begin()
+        missing = [set(table.missing()) for table in tables]
+        name, precision = job.backbone.name, job.precision or "fp32"
+        orders.append(Order(name, job.taps, calls, precision, job.plan, specs, missing))
+    return orders
 
 
-def _normalize(
-    batch: Batch, recipes: Sequence[Preprocessing], device: torch.device
-) -> dict[Preprocessing, Tensor]:
-    pixels = [p.to(device, non_blocking=True) for p in batch.pixels]
-    return {recipe: recipe.normalize(p) for recipe, p in zip(recipes, pixels, strict=True)}
-
-
-def _prepare(job: Job, plan: Plan, device: torch.device, summary: Summary) -> None:
-    """Move the network to its device, and let the first batch decide the precision."""
-    job.backbone.module.to(device).to(memory_format=torch.channels_last)
+def _decide_precision(job: Job, plan: Plan, device: torch.device, summary: Summary) -> None:
+    """Let the first batch decide, where nothing has."""
     if job.precision is not None:
         return
     job.precision = "fp32"
@@ -213,7 +238,8 @@ def _prepare(job: Job, plan: Plan, device: torch.device, summary: Summary) -> No
     if batch is None:
         return
     recipe = job.backbone.preprocessing
-    images = _normalize(batch, [recipe], device)[recipe]
+    place(job.backbone, device)
+    images = normalize(batch, [recipe], device)[recipe]
     readable = [row not in batch.failures for row in batch.rows]
     runner = TapRunner(job.backbone.module, job.taps, _calls(job))
     with closing(runner):
@@ -244,105 +270,3 @@ def _first_readable(job: Job, plan: Plan) -> Batch | None:
         if len(batch.failures) < len(batch.rows):
             return batch
     return None
-
-
-class _Filler:
-    """Runs one job and fills the parts of its tables."""
-
-    def __init__(self, job: Job, plan: Plan, device: torch.device) -> None:
-        self.job = job
-        self.device = device
-        self.tables = [PartialTable(plan.store, spec, job.plan) for spec in job.resolved()]
-        for table in self.tables:
-            table.begin()
-        self.missing = [set(table.missing()) for table in self.tables]
-        self.overwrite = plan.options.overwrite
-        self._runner = TapRunner(job.backbone.module, job.taps, _calls(job))
-        self._forward: Any = torch.compile(self._runner) if job.plan.compiled else self._runner
-        self._rows: list[list[NDArray[Any]]] = [[] for _ in self.tables]
-
-    def wants(self, part: int) -> bool:
-        """Whether any of the tables lacks this part."""
-        return any(part in missing for missing in self.missing)
-
-    def add(self, images: Tensor, readable: NDArray[np.bool_]) -> None:
-        """Run one batch of the current part."""
-        with computing_in(self.job.precision or "fp32", self.device):
-            outputs = self._forward(images)
-        for collected, rows, table in zip(self._rows, outputs, self.tables, strict=True):
-            with np.errstate(over="ignore"):
-                array = rows.cpu().numpy().astype(table.spec.dtype)
-            if not np.isfinite(array[readable]).all():
-                raise FeatkitError(
-                    f"{table.spec.name}: the network gave numbers that {self.job.precision}, "
-                    f"stored as {table.spec.dtype}, cannot hold (NaN or infinity); rows so far are "
-                    f"safe: "
-                    f"try --precision fp32 --dtype float32, or look at its weights"
-                )
-            array[~readable] = np.nan
-            collected.append(array)
-
-    def write(self, part: int, failures: dict[int, str]) -> None:
-        """Write the current part where it is missing."""
-        for collected, table, missing in zip(self._rows, self.tables, self.missing, strict=True):
-            if part in missing:
-                rows = table.rows_of(part)
-                valid = np.array([row not in failures for row in rows])
-                table.write(part, np.concatenate(collected), valid, failures)
-            collected.clear()
-
-    def close(self) -> None:
-        """Take the hooks off the network."""
-        self._runner.close()
-
-    def finish(self) -> list[str]:
-        """Let the tables appear; return their names."""
-        for table in self.tables:
-            table.finish()
-            if self.overwrite:
-                _forget_unfinished(table)
-        return [table.spec.name for table in self.tables]
-
-
-def _forget_unfinished(table: PartialTable) -> None:
-    """Delete what earlier runs with other settings left of a table that is now replaced."""
-    for old in unfinished_tables(table.store):
-        if old.name == table.spec.name:
-            shutil.rmtree(old.folder)
-
-
-def _pass_over_images(
-    fillers: Sequence[_Filler], plan: Plan, device: torch.device, summary: Summary, progress: bool
-) -> None:
-    cut = fillers[0].tables[0]
-    parts = [part for part in range(cut.count) if any(f.wants(part) for f in fillers)]
-    batches = [rows for part in parts for rows in _batches(cut, part)]
-    recipes = list({filler.job.backbone.preprocessing: None for filler in fillers})
-    options = plan.options
-    workers = default_workers(device) if options.workers is None else options.workers
-    loaded = load_batches(plan.source, recipes, batches, workers, device)
-    failures: dict[int, str] = {}
-    with tqdm(total=sum(map(len, batches)), unit="img", disable=not progress, smoothing=0.1) as bar:
-        for batch in loaded:
-            if batch.failures and options.fail_fast:
-                row, reason = next(iter(batch.failures.items()))
-                raise _unreadable(plan.samples.paths[row], reason)
-            failures |= batch.failures
-            part = batch.rows.start // cut.plan.part_rows
-            readable = np.array([row not in batch.failures for row in batch.rows])
-            images = _normalize(batch, recipes, device)
-            working = [filler for filler in fillers if filler.wants(part)]
-            for filler in working:
-                filler.add(images[filler.job.backbone.preprocessing], readable)
-            if batch.rows.stop == cut.rows_of(part).stop:
-                for filler in working:
-                    filler.write(part, failures)
-                failures = {}
-            summary.images += len(batch.rows)
-            bar.update(len(batch.rows))
-
-
-def _batches(table: PartialTable, part: int) -> Iterator[range]:
-    rows, size = table.rows_of(part), table.plan.batch_size
-    for start in range(rows.start, rows.stop, size):
-        yield range(start, min(start + size, rows.stop))

@@ -16,6 +16,7 @@ from featkit.backbones.taps import Tap, token_layout
 from featkit.data.sources import Source
 from featkit.errors import ConflictError, DiskFullError, UsageError
 from featkit.extraction.listing import list_samples
+from featkit.parallel.group import first
 from featkit.registry import did_you_mean
 from featkit.store.files import free_bytes, size_text
 from featkit.store.fingerprint import differences
@@ -105,6 +106,7 @@ class Plan:
         store: The store's folder.
         source: The images.
         samples: Their names, contents and labels.
+        backbones: The networks.
         asked: Every table asked for, in order; finished ones included.
         finished: Names of those that are there already.
         relabels: Whether the store has the same images with other labels.
@@ -117,6 +119,7 @@ class Plan:
     store: Path
     source: Source
     samples: Samples
+    backbones: Sequence[Backbone]
     options: Options
     asked: list[TableSpec] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
@@ -177,8 +180,8 @@ def plan_extraction(
                 f"two backbones are called {backbone.name!r}; name one: -b other={backbone.spec}"
             )
     asked_taps = _taps_by_backbone(taps, names)
-    samples = list_samples(source, store, progress)
-    plan = Plan(store, source, samples, options, notes=list(source.notes))
+    samples = first(lambda: list_samples(source, store, progress))
+    plan = Plan(store, source, samples, backbones, options, notes=list(source.notes))
     check_samples(plan)
     begun = unfinished_tables(store)
     for backbone in backbones:

@@ -15,6 +15,8 @@ from featkit.analyses.base import Figure
 from featkit.backbones.base import Network
 from featkit.errors import FeatkitError
 from featkit.ops.neighbors import Integers
+from featkit.parallel.group import here
+from featkit.parallel.place import ALONE, EVERY
 
 if TYPE_CHECKING:
     from featkit.trainers.images import TrainingImages
@@ -115,7 +117,8 @@ class Learner(ABC):
         """Return the loss, a scalar, of a batch of images.
 
         Whatever is random comes from torch's global generators, which the loop seeds anew before
-        each step.
+        each step. Each of several processes is given the whole batch, makes the views of its share
+        (:meth:`own_views`), and returns a loss whose mean over processes is that of the batch.
 
         Args:
             pixels: (b, 3, h, w) uint8, as decoded.
@@ -124,15 +127,26 @@ class Learner(ABC):
         """
 
     @abstractmethod
-    def views_of(self, pixels: Tensor) -> list[Tensor]:
+    def views_of(self, pixels: Tensor, made: slice = EVERY) -> list[Tensor]:
         """Draw the views of images that the loss is made of.
 
         Args:
             pixels: (b, 3, h, w) uint8.
+            made: Images whose views are made; those of the others are drawn all the same.
 
         Returns:
-            (v, b, 3, s, s) in [0, 1] for each size s.
+            (v, b of these, 3, s, s) in [0, 1] for each size s.
         """
+
+    def own_views(self, pixels: Tensor) -> list[Tensor]:
+        """Draw the views of a batch as one process does, and make this process's share of them.
+
+        What is drawn afterwards, within networks, is drawn anew in each process.
+        """
+        views = self.views_of(pixels, here().share(len(pixels)))
+        if here() != ALONE:
+            torch.manual_seed(torch.initial_seed() + here().rank)
+        return views
 
     def after_step(self, moment: Moment) -> None:  # noqa: B027 - most do nothing
         """Do what follows the optimiser's step."""

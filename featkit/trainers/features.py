@@ -11,6 +11,8 @@ from featkit.backbones.base import Network
 from featkit.backbones.precision import computing_in
 from featkit.backbones.taps import Tap, TapRunner
 from featkit.ops.neighbors import Integers
+from featkit.parallel.group import all_of, here, is_first, rows_to_first
+from featkit.parallel.place import ALONE
 from featkit.trainers.images import TrainingImages
 
 _TOGETHER = 256
@@ -67,6 +69,28 @@ class FeaturePass:
             runner.close()
             module.train(was_training)
         assert out is not None  # noqa: S101 - there is a row
+        return out
+
+    def shared(
+        self, rows: Integers, precision: str, device: torch.device, out: Tensor | None = None
+    ) -> Tensor | None:
+        """Return (n, d) in the first of several processes, None in others; each makes its share.
+
+        Args:
+            rows: As when called.
+            precision: As when called.
+            device: As when called.
+            out: Of the first process.
+        """
+        if here() == ALONE:
+            return self(rows, precision, device, out)
+        groups = here().share(-(-len(rows) // _TOGETHER))  # batches are those of one process
+        start, stop = (min(edge * _TOGETHER, len(rows)) for edge in (groups.start, groups.stop))
+        own = self(rows[start:stop], precision, device) if start < stop else torch.empty(0)
+        width = max(all_of(own.shape[-1]))
+        if is_first() and out is None:
+            out = torch.empty(len(rows), width)
+        rows_to_first(own, out, slice(start, stop))
         return out
 
 

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from featkit.backbones.base import Backbone, Network
 from featkit.backbones.probe import default_tap, probe
 from featkit.errors import BackboneError, UsageError
 from featkit.ops.knn_classifier import KNNClassifier
+from featkit.parallel.group import first
 from featkit.trainers.features import FeaturePass
 from featkit.trainers.images import TrainingImages
 
@@ -53,9 +55,13 @@ class HeldOutNeighbors:
 
         Cost: a forward of the images held out and of up to 10,000 others.
         """
-        bank, queries = (
-            self.features(rows, precision, device) for rows in (self.bank, self.images.judged)
-        )
+        both = np.concatenate([self.bank, self.images.judged])
+        features = self.features.shared(both, precision, device)
+        return first(lambda: self._judge(features, device))
+
+    def _judge(self, features: Tensor | None, device: torch.device) -> float:
+        assert features is not None  # noqa: S101 - the first process has them
+        bank, queries = features.split([len(self.bank), len(self.images.judged)])
         if not bool(torch.isfinite(bank).all() and torch.isfinite(queries).all()):
             return math.nan
         where = str(device) if device.type == "cuda" else "cpu"

@@ -23,11 +23,14 @@ from featkit.data.sources import Source
 from featkit.errors import SourceError, UsageError
 from featkit.ops.hold_out import hold_out
 from featkit.ops.neighbors import Integers
+from featkit.parallel.group import all_of, here, is_first
+from featkit.parallel.place import ALONE
 from featkit.store.files import explain_write_errors
 from featkit.trainers.settings import Training
 
 Number = TypeVar("Number", np.uint8, np.float32)
 
+_PIXELS, _UNCHANGED = "decoded images", "the run is as it was"
 _TOGETHER = 256
 _IN_MEMORY = 0.5
 """Share of the free memory up to which pixels are held there and not in a mapped file."""
@@ -89,14 +92,17 @@ def load_images(
     chosen = Chosen(source, rows)
     starts = range(0, len(rows), _TOGETHER)
     batches = [range(start, min(start + _TOGETHER, len(rows))) for start in starts]
-    pixels = reserve((len(rows), side, side, 3), np.uint8, scratch, "decoded images")
+    pixels = _reserve_together((len(rows), side, side, 3), scratch)
     failures: dict[int, str] = {}
     workers = default_workers(device) if workers is None else workers
-    with tqdm(total=len(rows), desc="decoding", unit="img", delay=1, disable=not progress) as bar:
-        for batch in load_batches(chosen, [whole], batches, workers, device):
+    own = batches[here().local_rank :: here().local_count]
+    shown = progress and is_first()
+    with tqdm(total=len(rows), desc="decoding", unit="img", delay=1, disable=not shown) as bar:
+        for batch in load_batches(chosen, [whole], own, workers, device):
             pixels[batch.rows.start : batch.rows.stop] = batch.pixels[0].numpy()
             failures |= batch.failures
-            bar.update(len(batch.rows))
+            bar.update(len(batch.rows) * here().local_count)
+    failures = {row: why for found in all_of(failures) for row, why in found.items()}
     readable = np.setdiff1d(np.arange(len(rows)), list(failures))
     if len(readable) < 2:
         raise SourceError(f"{source.name}: {len(readable)} readable image(s): two are needed")
@@ -121,6 +127,23 @@ def load_images(
     )
 
 
+def _reserve_together(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8]:
+    """Return an array that all processes of this machine share, and each fills a part of."""
+    if here() == ALONE:
+        return reserve(shape, np.uint8, scratch, _PIXELS)
+    node = here().rank - here().local_rank
+    path = scratch / f"pixels-{node}.tmp"
+    if here().local_rank == 0:
+        with explain_write_errors(_PIXELS, scratch, _UNCHANGED), path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+    all_of(None)
+    found = np.memmap(path, np.uint8, "r+", shape=shape)
+    all_of(None)
+    if here().local_rank == 0:
+        path.unlink()
+    return found
+
+
 def reserve(
     shape: tuple[int, ...], kind: type[Number], scratch: Path, what: str
 ) -> NDArray[Number]:
@@ -139,7 +162,7 @@ def reserve(
     if size <= _IN_MEMORY * _free_memory():
         return np.empty(shape, kind)
     with (
-        explain_write_errors(what, scratch, "the run is as it was"),
+        explain_write_errors(what, scratch, _UNCHANGED),
         tempfile.TemporaryFile(dir=scratch) as file,
     ):
         if hasattr(os, "posix_fallocate"):  # else a disk that fills ends the process by a signal

@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
+from featkit.parallel.group import first, here, is_first, mean_of_all
+from featkit.parallel.place import ALONE
 from featkit.trainers.base import Learner, Moment, NotFiniteError
 from featkit.trainers.held_out import HeldOutNeighbors
 from featkit.trainers.images import TrainingImages
@@ -34,6 +36,7 @@ from featkit.trainers.optimization import (
     weight_decay,
 )
 from featkit.trainers.run_folder import RunFolder
+from featkit.trainers.statistics import shared_statistics
 from featkit.trainers.settings import Training
 
 STATE_SECONDS = 300.0
@@ -86,7 +89,8 @@ class Loop:
         said: Called with the progress after every epoch.
 
     Raises:
-        UsageError: There are fewer images than a batch takes, or none to be patient by.
+        UsageError: There are fewer images than a batch takes, or none to be patient by; or several
+            processes cannot have equal shares of a batch.
     """
 
     def __init__(
@@ -105,6 +109,11 @@ class Loop:
             raise UsageError(
                 f"{len(images.learned):,} images to learn from, and a batch takes "
                 f"{training.batch_size:,}: give a smaller --batch-size or more images"
+            )
+        if training.batch_size % here().count:
+            raise UsageError(
+                f"a batch of {training.batch_size:,} images for {here().count} processes: give a "
+                f"--batch-size that is a multiple of {here().count}"
             )
         if training.patience is not None and not len(images.judged):
             raise UsageError(
@@ -140,12 +149,13 @@ class Loop:
         activations of a batch.
         """
         training, name = self.training, self.folder.record.method
-        self.folder.begin()
+        first(self.folder.begin)
         with (
             kept_memory(),
             exact_products(),
+            shared_statistics(),
             tqdm(
-                total=training.epochs * self.steps, desc=name, unit="step", disable=not show
+                total=training.epochs * self.steps, desc=name, unit="step", disable=not show or not is_first()
             ) as bar,
         ):
             self._restore()
@@ -156,11 +166,14 @@ class Loop:
             bar.update(self.progress.epoch * self.steps + self.progress.step)
             while self.progress.epoch < training.epochs and not self._is_over():
                 self._epoch(bar)
-        self.said(self.progress)
         chosen = self.progress.epoch if training.patience is None else self.progress.best_epoch
+        first(lambda: self._end(chosen))
+        return self.progress
+
+    def _end(self, chosen: int) -> None:
+        self.said(self.progress)
         self.folder.finish(chosen)
         self.folder.drop_weights(self._wanted() | {chosen})
-        return self.progress
 
     def _is_over(self) -> bool:
         patience = self.training.patience
@@ -179,14 +192,14 @@ class Loop:
             unseen.append(self._step(progress.epoch * self.steps + step, rows))
             is_last = step + 1 == self.steps
             progress.seconds = time.perf_counter() - started
-            is_due = started + progress.seconds - kept > STATE_SECONDS
+            is_due = is_first() and started + progress.seconds - kept > STATE_SECONDS
             if self.device.type == "cpu" or is_last or is_due or len(unseen) == _CHECKED:
                 progress.loss += self._checked(unseen, step)
                 progress.step = step + 1
                 bar.set_postfix(loss=f"{progress.loss / progress.step:.3f}", refresh=False)
                 unseen = []
             if is_due and not is_last:
-                self._write_state()
+                self._keep_state()
                 kept = time.perf_counter()
             bar.update()
         progress.seconds = time.perf_counter() - started
@@ -211,12 +224,24 @@ class Loop:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._agreed(loss.detach())
         if self.training.clip is not None:
             clip_gradients(self.learner.module, self.training.clip)
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.learner.after_step(moment)
-        return loss.detach()
+        return loss
+
+    def _agreed(self, loss: Tensor) -> Tensor:
+        """Replace gradients and loss by their means over processes."""
+        if here() == ALONE:
+            return loss
+        gradients = [p.grad for p in self.learner.module.parameters() if p.grad is not None]
+        together = torch.cat([loss.view(1), *(g.flatten() for g in gradients)])
+        mean, *parts = mean_of_all(together).split([1, *(g.numel() for g in gradients)])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+        return mean[0]
 
     def _checked(self, losses: list[Tensor], step: int) -> float:
         """Return the sum of the latest losses, the last of which is that of ``step``."""
@@ -265,10 +290,13 @@ class Loop:
             progress.best, progress.best_epoch, progress.waited = top1, progress.epoch, 0
         elif top1 is not None:
             progress.waited += 1
-        self.folder.keep_weights(progress.epoch, self.learner.network)
-        self._write_state()
+        first(self._keep_epoch)
+
+    def _keep_epoch(self) -> None:
+        self.folder.keep_weights(self.progress.epoch, self.learner.network)
+        self._keep_state()
         self.folder.drop_weights(self._wanted())
-        self.said(progress)
+        self.said(self.progress)
 
     def _judge(self) -> float | None:
         epoch, training = self.progress.epoch, self.training
@@ -289,7 +317,7 @@ class Loop:
         best = {self.progress.best_epoch} if self.progress.best >= 0 else set()
         return (asked | best | {epoch}) & self.folder.record.weights.keys()
 
-    def _write_state(self) -> None:
+    def _keep_state(self) -> None:
         tensors = {f"module.{n}": t.detach() for n, t in self.learner.module.state_dict().items()}
         for part, optimizer in self.optimizers.items():
             for name, tensor in optimizer_tensors(optimizer):

@@ -29,6 +29,7 @@ from featkit.backbones.training_runs import (
     weights_file,
 )
 from featkit.errors import ConflictError, DamagedError, UsageError
+from featkit.parallel.group import first
 from featkit.store.files import explain_write_errors, holding, write_whole
 from featkit.store.fingerprint import differences
 
@@ -155,6 +156,16 @@ def open_run(path: Path, record: RunRecord, overwrite: bool = False) -> Iterator
         goes_on = is_run(path) and not overwrite
         there = _same(path, read_run(path), record) if goes_on else record
         yield RunFolder(path, there, is_new=not goes_on)
+
+
+@contextmanager
+def held_by_first(path: Path, record: RunRecord, overwrite: bool = False) -> Iterator[RunFolder]:
+    """Let the first of several processes hold a folder; the others know it, and write nothing.
+
+    As :func:`open_run`.
+    """
+    with ExitStack() as held:
+        yield first(lambda: held.enter_context(open_run(path, record, overwrite)))
 
 
 def _leave(path: Path, was_there: bool) -> None:

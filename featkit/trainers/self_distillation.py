@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from featkit.parallel.group import mean_of_all, rows_of_all
+
 _NEAR = 0.01
 """How near, of ln K, a loss or entropy comes to that of a network that says nothing."""
 
@@ -53,17 +55,17 @@ class Pair(nn.Module):
 
     @torch.no_grad()
     def see(self, features: Tensor, said: Tensor | None) -> None:
-        """Add what a step shows of the teacher.
+        """Add what a step shows of the teacher, to all processes.
 
         Args:
             features: (b, d) of one view of different images.
             said: (…, b, K) distributions over prototypes; None where there are none.
         """
-        spread = feature_spread(features)
+        spread = feature_spread(rows_of_all(features))
         each = both = torch.zeros_like(spread)
         if said is not None:
-            each = torch.special.entr(said).sum(-1).mean()
-            both = torch.special.entr(said.flatten(0, -2).mean(0)).sum()
+            each = mean_of_all(torch.special.entr(said).sum(-1).mean())
+            both = torch.special.entr(mean_of_all(said.flatten(0, -2).mean(0))).sum()
         self.seen += torch.stack([each, both, spread, torch.ones_like(spread)]).to(self.seen)
 
     def summary(self) -> dict[str, float]:

@@ -20,6 +20,8 @@ from featkit.backbones.base import Network
 from featkit.backbones.nets import resnet_variant
 from featkit.errors import UsageError
 from featkit.ops.nt_xent import nt_xent
+from featkit.parallel.group import rows_of_all
+from featkit.parallel.place import EVERY
 from featkit.trainers.augmentation.views import Views
 from featkit.trainers.base import Learner, Moment
 from featkit.trainers.heads import with_head
@@ -129,14 +131,15 @@ class SimCLRLearner(Learner):
         self.network, self.module = network, network.module
         self.views, self.temperature = views, temperature
 
-    def views_of(self, pixels: Tensor) -> list[Tensor]:
+    def views_of(self, pixels: Tensor, made: slice = EVERY) -> list[Tensor]:
         """Draw two views of each image."""
-        views = self.views(torch.cat([pixels, pixels]))
-        return [views.view(2, len(pixels), *views.shape[1:])]
+        rows = torch.arange(2 * len(pixels), device=pixels.device).view(2, -1)[:, made]
+        views = self.views(torch.cat([pixels, pixels]), rows.flatten())
+        return [views.view(*rows.shape, *views.shape[1:])]
 
     def loss(self, pixels: Tensor, rows: Tensor, moment: Moment) -> Tensor:  # noqa: ARG002 - always the same
         """Return eq. 2.1 over a batch; both views of all images go through the network together."""
-        (views,) = self.views_of(pixels)
+        (views,) = self.own_views(pixels)
         embeddings = self.module(self.network.preprocessing.normalize_views(views.flatten(0, 1)))
-        first, second = embeddings.chunk(2)
+        first, second = (rows_of_all(half) for half in embeddings.chunk(2))
         return nt_xent(first, second, self.temperature)

@@ -23,12 +23,14 @@ from featkit.backbones.training_runs import RunRecord, is_run, read_run
 from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
 from featkit.extraction.listing import list_samples
+from featkit.parallel.group import first
+from featkit.parallel.launch import run_on_ranks, starts_others
 from featkit.registry import did_you_mean
 from featkit.trainers.base import Learner, Method
 from featkit.trainers.examples import example_views
 from featkit.trainers.images import TrainingImages, load_images
 from featkit.trainers.loop import Loop, Progress
-from featkit.trainers.run_folder import check_place, open_run
+from featkit.trainers.run_folder import check_place, held_by_first
 from featkit.trainers.settings import Precision, Training
 
 METHODS = {
@@ -61,6 +63,8 @@ def train(
     device: str = "auto",
     workers: int | None = None,
     overwrite: bool = False,
+    devices: int | None = None,
+    num_nodes: int | None = None,
     progress: bool = False,
     **options: Any,
 ) -> Result:
@@ -78,6 +82,11 @@ def train(
         device: ``auto``, ``cpu``, ``cuda``, ``mps``, …
         workers: Decoding processes; None chooses by device.
         overwrite: Whether to start again where a training is.
+        devices: Processes that share each batch, each with a GPU of its own where the device is
+            one. The source is then given as text. What is learned is what one process learns, up to
+            the order in which numbers are added.
+        num_nodes: Machines, on each of which the same is called; see
+            :func:`featkit.parallel.launch.run_on_ranks`. The run lies where all can read.
         progress: Whether to draw progress bars on stderr.
         **options: In place of the preset's: fields of the method's ``Config`` and of
             :class:`featkit.trainers.settings.Training`.
@@ -91,6 +100,7 @@ def train(
         UsageError: A setting cannot be used, or the folder holds something else.
         ConflictError: The folder holds a training with other settings or images.
         DivergedError: The loss or a weight is no finite number.
+        RankError: One of several processes was killed.
 
     Example:
         >>> import tempfile
@@ -102,10 +112,18 @@ def train(
     """
     kind = find_method(method)
     own, training = split_options(kind, preset, options)
+    if (devices, num_nodes) != (None, None) and starts_others(devices, num_nodes):
+        given = {
+            "method": method, "source": source, "run": run, "preset": preset, "device": device,
+            "workers": workers, "overwrite": overwrite, "progress": progress, **options,
+        }  # fmt: skip
+        run_on_ranks(train, given, devices, num_nodes)
+        return Result.load(run, method)
     path, where = Path(run), choose_device(device)
     check_folder(run, method)
     check_place(path)
-    training = replace(training, precision=_precision(training.precision, path, where, overwrite))
+    precision = first(lambda: _precision(training.precision, path, where, overwrite))
+    training = replace(training, precision=precision)
     images = open_source(source)
     check_outside(source, path)
     gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
@@ -115,12 +133,12 @@ def train(
         settings = {
             **asdict(own),
             **asdict(training),
-            "samples": list_samples(images, path, progress).manifest,
+            "samples": first(lambda: list_samples(images, path, progress).manifest),
             "labels": _labels_digest(images),
         }
         network = learner.network
         record = RunRecord(kind.name, network.architecture, network.preprocessing, settings)
-        with open_run(path, record, overwrite) as folder:
+        with held_by_first(path, record, overwrite) as folder:
             if folder.record.chosen is not None:
                 return _finished(path, method)
             loaded = load_images(images, training, network.preprocessing, path, workers, progress)

@@ -24,6 +24,8 @@ from featkit.errors import UsageError, one_line
 from featkit.ops.byol_loss import byol_loss
 from featkit.ops.dino_loss import dino_loss, updated_center
 from featkit.ops.leaf_losses import leaf_contrastive, leaf_cosine
+from featkit.parallel.group import mean_of_all
+from featkit.parallel.place import EVERY
 from featkit.trainers.augmentation.multi_crop import MultiCrop
 from featkit.trainers.base import Learner, Moment
 from featkit.trainers.heads import DINOHead, byol_head, with_head
@@ -272,9 +274,9 @@ class TreeNetLearner(Learner):
             solarize=config.solarize,
         )
 
-    def views_of(self, pixels: Tensor) -> list[Tensor]:
+    def views_of(self, pixels: Tensor, made: slice = EVERY) -> list[Tensor]:
         """Draw large and small views of each image."""
-        return self.views(pixels)
+        return self.views(pixels, made)
 
     def loss(self, pixels: Tensor, rows: Tensor, moment: Moment) -> Tensor:  # noqa: ARG002 - images without labels
         """Return the loss over all pairs of a student's and another, large view of its teacher."""
@@ -320,9 +322,10 @@ class TreeNetLearner(Learner):
         recipe = self.network.preprocessing
         each = self.config.leaves if self.config.leaf_view == "each" else 1
         found = []
-        for group in self.views_of(pixels.repeat_interleave(each, 0)):
+        for group in self.own_views(pixels.repeat_interleave(each, 0)):
             views = recipe.normalize_views(group.flatten(0, 1))
-            shape = (len(group), len(pixels), *([each] if each > 1 else []), *views.shape[1:])
+            count = group.shape[1] // each
+            shape = (len(group), count, *([each] if each > 1 else []), *views.shape[1:])
             found.append(views.reshape(shape))
         return found
 
@@ -356,7 +359,8 @@ class TreeNetLearner(Learner):
         temperature = first + (last - first) * risen
         total = dino_loss(student, teacher, center, config.student_temperature, temperature)
         said = ((teacher.float() - center) / temperature).softmax(2)
-        center.copy_(updated_center(center, teacher, config.center_momentum))
+        seen = mean_of_all(teacher.float().mean((0, 1), keepdim=True))
+        center.copy_(updated_center(center, seen, config.center_momentum))
         return total, said
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from featkit.parallel.place import EVERY
 from featkit.trainers.augmentation.resampling import Interpolation
 from featkit.trainers.augmentation.views import Views
 
@@ -50,22 +51,25 @@ class MultiCrop:
     solarize: bool = True
     interpolation: Interpolation = "bicubic"
 
-    def __call__(self, pixels: Tensor) -> list[Tensor]:
-        """Make all views of each image.
+    def __call__(self, pixels: Tensor, made: slice = EVERY) -> list[Tensor]:
+        """Make all views of each image, or of some of them what they would be among all.
 
         Args:
             pixels: (b, 3, h, w) uint8.
+            made: Images whose views are made.
 
         Returns:
-            Global views (2, b, 3, size, size), and local ones (local_crops, b, 3, local_size,
-            local_size) where there are any; float32 in [0, 1].
+            Of these, global views (2, b, 3, size, size), and local ones (local_crops, b, 3,
+            local_size, local_size) where there are any; float32 in [0, 1].
         """
         first = self._views(self.size, self.global_scale, blur=1.0)
         second = self._views(self.size, self.global_scale, blur=0.1, solarize=0.2)
-        views = [torch.stack([first(pixels), second(pixels)])]
+        views = [torch.stack([first(pixels, made), second(pixels, made)])]
         if self.local_crops:
             local = self._views(self.local_size, self.local_scale, blur=0.5)
-            many = local(pixels.repeat(self.local_crops, 1, 1, 1))
+            repeated = pixels.repeat(self.local_crops, 1, 1, 1)
+            rows = torch.arange(len(repeated), device=pixels.device)
+            many = local(repeated, rows.view(self.local_crops, -1)[:, made].flatten())
             views.append(many.view(self.local_crops, -1, *many.shape[1:]))
         return views
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from featkit.parallel.place import EVERY
 from featkit.trainers.augmentation.color import grayscale, jitter_colors, solarize
 from featkit.trainers.augmentation.resampling import (
     Interpolation,
@@ -61,70 +62,90 @@ class Views:
     gray: float = 0.2
 
     @torch.no_grad()
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Make one view of each image.
+    def __call__(self, pixels: Tensor, made: Tensor | slice = EVERY) -> Tensor:
+        """Make one view of each image, or of some of them what it would be among all.
 
         Args:
             pixels: (b, 3, h, w) uint8.
+            made: Images whose views are made.
 
         Returns:
-            (b, 3, size, size) float32 in [0, 1].
+            (b of these, 3, size, size) float32 in [0, 1].
         """
+        draw = _Draw(len(pixels), pixels.device, made)
         with torch.autocast(pixels.device.type, enabled=False):
-            views = self._crop(pixels)
-            self._recolor(views)
+            views = self._crop(pixels, draw)
+            self._recolor(views, draw)
             if self.blur:
-                self._blur(views)
+                self._blur(views, draw)
             if self.solarize:
-                rows = _drawn(views, self.solarize)
+                rows = draw.rows(self.solarize)
                 views.index_copy_(0, rows, solarize(views.index_select(0, rows)))
             return views
 
-    def _crop(self, pixels: Tensor) -> Tensor:
+    def _crop(self, pixels: Tensor, draw: _Draw) -> Tensor:
         count, device = len(pixels), pixels.device
         height, width = pixels.shape[2:]
-        boxes = draw_crops(count, (height, width), self.scale, _RATIO, device)
+        boxes = draw_crops(count, (height, width), self.scale, _RATIO, device)[draw.made]
         top, left, h, w = boxes.unbind(1)
         rows = crop_matrix(top, h, height, self.size, self.interpolation)
         columns = crop_matrix(left, w, width, self.size, self.interpolation)
-        is_flipped = torch.rand(count, device=device) < _FLIPPED
+        is_flipped = draw.happens(_FLIPPED)
         columns = torch.where(is_flipped[:, None, None], columns.flip(1), columns)
-        views = resample(pixels.to(torch.float32).div_(255), rows, columns)
+        views = resample(pixels[draw.made].to(torch.float32).div_(255), rows, columns)
         return views.clamp_(0, 1) if self.interpolation == "bicubic" else views
 
-    def _recolor(self, views: Tensor) -> None:
+    def _recolor(self, views: Tensor, draw: _Draw) -> None:
         if any(self.jitter):
-            factors = self._draw_factors(views)
-            order = torch.rand(len(views), 4, device=views.device).argsort(1)
-            rows = _drawn(views, _JITTERED)
+            factors = self._draw_factors(draw)
+            order = torch.rand(draw.count, 4, device=views.device)[draw.made].argsort(1)
+            rows = draw.rows(_JITTERED)
             jittered = jitter_colors(views.index_select(0, rows), factors[rows], order[rows])
             views.index_copy_(0, rows, jittered)
         if self.gray:
-            rows = _drawn(views, self.gray)
+            rows = draw.rows(self.gray)
             gray = grayscale(views.index_select(0, rows))
             views.index_copy_(0, rows, gray.expand(-1, 3, -1, -1))
 
-    def _draw_factors(self, views: Tensor) -> Tensor:
+    def _draw_factors(self, draw: _Draw) -> Tensor:
         """Draw (b, 4): brightness, contrast and saturation at once where their reach is one."""
         *reaches, turn = self.jitter
-        factors = torch.empty(len(views), 4, device=views.device)
+        factors = torch.empty(draw.count, 4, device=draw.device)
         factors.uniform_(max(0, 1 - reaches[0]), 1 + reaches[0])
         for number, reach in enumerate(reaches):
             if reach != reaches[0]:
-                own = torch.empty(len(views), device=views.device)
+                own = torch.empty(draw.count, device=draw.device)
                 factors[:, number] = own.uniform_(max(0, 1 - reach), 1 + reach)
-        factors[:, 3] = torch.empty(len(views), device=views.device).uniform_(-turn, turn)
-        return factors
+        factors[:, 3] = torch.empty(draw.count, device=draw.device).uniform_(-turn, turn)
+        return factors[draw.made]
 
-    def _blur(self, views: Tensor) -> None:
+    def _blur(self, views: Tensor, draw: _Draw) -> None:
         kernel = self.kernel or max(3, self.size // 10 // 2 * 2 + 1)
-        sigma = torch.empty(len(views), device=views.device).uniform_(*_SIGMA)
-        rows = _drawn(views, self.blur)
+        sigma = torch.empty(draw.count, device=views.device).uniform_(*_SIGMA)[draw.made]
+        rows = draw.rows(self.blur)
         matrix = blur_matrix(sigma[rows], self.size, kernel)
         blurred = resample(views.index_select(0, rows), matrix, matrix)
         views.index_copy_(0, rows, blurred)
 
 
-def _drawn(views: Tensor, probability: float) -> Tensor:
-    """Return the numbers of the images that are drawn, each with the same probability."""
-    return (torch.rand(len(views), device=views.device) < probability).nonzero().squeeze(1)
+@dataclass(frozen=True)
+class _Draw:
+    """What is random of all images of a batch, of which the views of some are made.
+
+    Attributes:
+        count: Images of the batch.
+        device: Whose generator draws.
+        made: Those whose views are made.
+    """
+
+    count: int
+    device: torch.device
+    made: Tensor | slice
+
+    def happens(self, probability: float) -> Tensor:
+        """Return whether it happens to each image whose view is made, (b of these) bool."""
+        return torch.rand(self.count, device=self.device)[self.made] < probability
+
+    def rows(self, probability: float) -> Tensor:
+        """Return the numbers of the views to which it happens."""
+        return self.happens(probability).nonzero().squeeze(1)

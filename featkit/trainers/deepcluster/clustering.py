@@ -16,6 +16,7 @@ from featkit.ops.kmeans import Clusters, kmeans
 from featkit.ops.row_blocks import LARGEST
 from featkit.ops.unit_vectors import unit_vectors
 from featkit.ops.whitening import Whitening, fit_whitening
+from featkit.parallel.group import is_first
 from featkit.trainers.base import NotFiniteError
 from featkit.trainers.deepcluster.config import DeepClusterConfig
 from featkit.trainers.deepcluster.networks import clustered_rows
@@ -82,11 +83,12 @@ class Clusterer:
         fits = 4 * math.prod(self.shape) <= _free_memory(device) / 2
         self.place = self.engine if fits else torch.device("cpu")
 
-    def __call__(self, seed: int) -> Clustering:
+    def __call__(self, seed: int, features: Tensor | None = None) -> Clustering:
         """Cluster all images.
 
         Args:
             seed: Of k-means and of what it is fitted on.
+            features: From :meth:`features`; None makes them here, whatever other processes do.
 
         Raises:
             NotFiniteError: A feature is no finite number, or too large to be squared.
@@ -95,7 +97,11 @@ class Clusterer:
         where that is more than half of what is free, and 4·n·p for the points.
         """
         started = time.perf_counter()
-        features = self._features()
+        if features is None:
+            features = self._room()
+            self.extract(self.rows, self.precision, self.device, features)
+        if not all(bool((b.abs() < LARGEST).all()) for b in torch.split(features, _CHECKED)):
+            raise NotFiniteError("a feature that is to be clustered is not finite, or above 1e15")
         extracted = time.perf_counter()
         whitening = fit_whitening(features, self.config.pca, seed) if self.config.pca else None
         points = points_of(features, whitening).to(self.engine)
@@ -116,16 +122,15 @@ class Clusterer:
             seed=seed,
         )
 
-    def _features(self) -> Tensor:
+    def features(self) -> Tensor | None:
+        """Return (n, d) in the first process, None in others; each makes its share."""
+        out = self._room() if is_first() else None
+        return self.extract.shared(self.rows, self.precision, self.device, out)
+
+    def _room(self) -> Tensor:
         if self.place.type == "cuda":
-            out = torch.empty(self.shape, device=self.place)
-        else:
-            held = reserve(self.shape, np.float32, self.images.scratch, "features")
-            out = torch.from_numpy(held)
-        self.extract(self.rows, self.precision, self.device, out)
-        if not all(bool((block.abs() < LARGEST).all()) for block in torch.split(out, _CHECKED)):
-            raise NotFiniteError("a feature that is to be clustered is not finite, or above 1e15")
-        return out
+            return torch.empty(self.shape, device=self.place)
+        return torch.from_numpy(reserve(self.shape, np.float32, self.images.scratch, "features"))
 
 
 def _free_memory(device: torch.device) -> float:

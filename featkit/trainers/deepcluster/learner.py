@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +16,8 @@ from featkit.analyses.base import Figure
 from featkit.backbones.base import Network
 from featkit.backbones.initialization import initialize
 from featkit.ops.neighbors import Integers
+from featkit.parallel.group import first, here
+from featkit.parallel.place import EVERY
 from featkit.trainers.base import Learner, Moment
 from featkit.trainers.deepcluster.clustering import Clusterer, check_counts
 from featkit.trainers.deepcluster.config import DeepClusterConfig
@@ -27,7 +30,13 @@ from featkit.trainers.deepcluster.facts import (
     read_facts,
 )
 from featkit.trainers.deepcluster.sampling import uniform_over_clusters
-from featkit.trainers.deepcluster.starts import PROXY, choose_start, plain_views, seed_of
+from featkit.trainers.deepcluster.starts import (
+    PROXY,
+    begin_anew,
+    choose_start,
+    plain_views,
+    seed_of,
+)
 from featkit.trainers.images import TrainingImages
 from featkit.trainers.optimization import make_optimizer
 from featkit.trainers.settings import Training
@@ -112,39 +121,51 @@ class DeepClusterLearner(Learner):
         """Choose among untrained networks, where that is asked for."""
         seeds = range(self.seed, self.seed + self.config.select_init)
         if len(seeds) > 1:
-            self.trained.start.fill_(choose_start(self.cluster, seeds))
+            chosen = first(lambda: choose_start(self.cluster, seeds))
+            begin_anew(self.cluster, chosen)
+            self.trained.start.fill_(chosen)
 
     def begin_epoch(self, epoch: int) -> None:
         """Cluster the images and start the head anew, if a cycle begins that has to."""
         cycle = epoch // self.config.cycle_epochs + 1
         if self.trained.cycle >= min(cycle, self.config.clusterings):
             return
-        found = self.cluster(seed_of(self.seed, 3, cycle))
-        rows, labels = self.images.learned, found.clusters.labels
-        before = self.trained.labels[rows].cpu().numpy() if cycle > 1 else None
-        truth = None if self.images.labels is None else self.images.labels[rows]
-        facts = clustering_facts(labels.cpu().numpy(), before, truth)
-        facts |= {"feature_seconds": found.feature_seconds}
-        facts |= {"cluster_seconds": found.cluster_seconds}
-        self.trained.labels[rows] = labels.to(self.trained.labels.device)
+        started = time.perf_counter()
+        features = self.cluster.features()
+        seconds = time.perf_counter() - started
+        labels, facts = first(lambda: self._clustered(features, cycle))
+        facts |= {"feature_seconds": seconds}
+        self.trained.labels[self.images.learned] = labels.to(self.trained.labels.device)
         self.trained.facts.copy_(torch.tensor([facts.get(name, UNTOLD) for name in FACTS]))
         self.trained.cycle.fill_(cycle)
         initialize(self.head, seed_of(self.seed, 4, cycle))
         self.head_optimizer.state.clear()
+
+    def _clustered(self, features: Tensor | None, cycle: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the cluster of each image that is learned from, and what is seen of them."""
+        assert features is not None  # noqa: S101 - the first process has them
+        found = self.cluster(seed_of(self.seed, 3, cycle), features)
+        rows, labels = self.images.learned, found.clusters.labels.cpu()
+        before = self.trained.labels[rows].cpu().numpy() if cycle > 1 else None
+        truth = None if self.images.labels is None else self.images.labels[rows]
+        facts = clustering_facts(labels.numpy(), before, truth)
+        return labels, facts | {"cluster_seconds": found.cluster_seconds}
 
     def order(self, rng: np.random.Generator) -> Integers:
         """Draw as many images of each cluster as of any other."""
         rows = self.images.learned
         return rows[uniform_over_clusters(self.trained.labels[rows].cpu().numpy(), rng)]
 
-    def views_of(self, pixels: Tensor) -> list[Tensor]:
+    def views_of(self, pixels: Tensor, made: slice = EVERY) -> list[Tensor]:
         """Draw a crop of each image, mirrored or not."""
-        return [self.views(pixels)[None]]
+        return [self.views(pixels, made)[None]]
 
     def loss(self, pixels: Tensor, rows: Tensor, moment: Moment) -> Tensor:  # noqa: ARG002 - always the same
         """Return the cross-entropy between what the head says of views and the images' clusters."""
-        views = self.network.preprocessing.normalize_views(self.views(pixels))
-        labels = self.trained.labels[rows.to(self.trained.labels.device)]
+        (views,) = self.own_views(pixels)
+        views = self.network.preprocessing.normalize_views(views[0])
+        own = rows[here().share(len(rows))].to(self.trained.labels.device)
+        labels = self.trained.labels[own]
         return functional.cross_entropy(self.network.module(views), labels)
 
     def epoch_columns(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Several processes at one task: who is among them, how they start, what they tell each other."""

@@ -1,0 +1,172 @@
+"""Start the processes of a task on this machine, and watch over them.
+
+torchrun's agent does it, called as a library: it finds a port, starts the processes, and ends all
+when one fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from featkit.errors import FeatkitError, UsageError
+from featkit.parallel.group import join
+from featkit.parallel.place import ALONE, given_place
+
+TASK_FILE = "task.pickle"
+ERROR_FILE = "error-{rank}.pickle"
+
+_TASK = "featkit"
+_NODE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+
+
+class RankError(FeatkitError):
+    """One of several processes has ended before its work was done."""
+
+
+def starts_others(devices: int | None, num_nodes: int | None) -> bool:
+    """Whether this process has to start those of a task; if it is one of them, it meets the others.
+
+    Args:
+        devices: Processes on this machine; None for as many as there are.
+        num_nodes: Machines; None for as many as there are.
+
+    Raises:
+        UsageError: Others were started than are asked for, or a number is below 1.
+    """
+    for name, value in (("devices", devices), ("num_nodes", num_nodes)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} is {value}: give a whole number, at least 1")
+    place = given_place()
+    if place == ALONE:
+        return (devices or 1) * (num_nodes or 1) > 1
+    nodes = place.count // place.local_count
+    if devices not in (None, place.local_count) or num_nodes not in (None, nodes):
+        asked = f"{devices or place.local_count} on each of {num_nodes or nodes} node(s)"
+        raise UsageError(
+            f"{asked} are asked for, and {place.count} processes were started, "
+            f"{place.local_count} on this node: leave --devices and --num-nodes out, or give these"
+        )
+    join()
+    return False
+
+
+def run_on_ranks(
+    work: Callable[..., object],
+    arguments: Mapping[str, Any],
+    devices: int | None,
+    num_nodes: int | None = None,
+) -> None:
+    """Run a function in several new processes, and wait for all.
+
+    Args:
+        work: A function of a module. Each process calls it once the processes have met.
+        arguments: Of the function; they can be pickled.
+        devices: Processes on this machine.
+        num_nodes: Machines, on each of which the same is called. The environment says where they
+            meet: ``MASTER_ADDR``, ``MASTER_PORT``, and ``NODE_RANK`` from 0.
+
+    Raises:
+        UsageError: The environment does not say where machines meet, or an argument cannot be
+            pickled.
+        RankError: A process was killed.
+        Exception: What the first process that failed has raised; the others are ended.
+    """
+    count, nodes = devices or 1, num_nodes or 1
+    _check_gpus(arguments.get("device"), count)
+    with tempfile.TemporaryDirectory(prefix="featkit-ranks-") as folder:
+        try:
+            task = pickle.dumps((work, dict(arguments)))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UsageError(
+                f"several processes need what can be sent to them, and this cannot ({error}): "
+                f"give sources and backbones as text"
+            ) from error
+        (Path(folder) / TASK_FILE).write_bytes(task)
+        _run_agent(Path(folder), count, nodes)
+
+
+def _check_gpus(device: object, count: int) -> None:
+    import torch
+
+    is_gpu = str(device or "auto").startswith("cuda") or (
+        device in (None, "auto") and torch.cuda.is_available()
+    )
+    if is_gpu and count > torch.cuda.device_count():
+        raise UsageError(
+            f"{count} processes on {torch.cuda.device_count()} GPU(s): give as many --devices as "
+            f"there are, or --device cpu"
+        )
+
+
+def _run_agent(folder: Path, count: int, nodes: int) -> None:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say is said below
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // count)))
+    config = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=count,
+        run_id=_TASK,
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(str(folder / "logs")),
+        **_rendezvous(nodes),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "featkit.parallel.rank", str(folder))
+    except ChildFailedError as error:
+        raise _cause(folder, error.failures) from None
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        sys.exit(128 + error.sigval)
+
+
+def _rendezvous(nodes: int) -> dict[str, Any]:
+    if nodes == 1:
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    missing = [name for name in _NODE if name not in os.environ]
+    if missing:
+        raise UsageError(
+            f"{nodes} nodes need to know where they meet: set {', '.join(missing)} (host and port "
+            f"of the first node, and this node's number from 0), or start them by torchrun or srun"
+        )
+    host, port, node = (os.environ[name] for name in _NODE)
+    return {
+        "rdzv_backend": "static",
+        "rdzv_endpoint": f"{host}:{port}",
+        "rdzv_configs": {"rank": int(node), "timeout": 900},
+    }
+
+
+def _cause(folder: Path, failures: Mapping[int, Any]) -> BaseException:
+    """Return the error of the process that failed first, and not of those that it took along."""
+    killed = [f for f in failures.values() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM]
+    if killed:
+        name = signal.Signals(-killed[0].exitcode).name
+        memory = " (out of memory?)" * (name == "SIGKILL")
+        return RankError(
+            f"process {killed[0].local_rank} of {len(failures)} was ended by {name}{memory}: what "
+            f"was kept is safe; run the same command again, with as many --devices or others"
+        )
+    files = sorted(folder.glob(ERROR_FILE.format(rank="*")), key=lambda file: file.stat().st_mtime)
+    if files:
+        found: BaseException = pickle.loads(files[0].read_bytes())  # noqa: S301 - our own process wrote it
+        return found
+    first = min(failures.values(), key=lambda failure: failure.timestamp)
+    return RankError(
+        f"process {first.local_rank} ended with exit status {first.exitcode} before its work was "
+        f"done: run the same command again"
+    )
