@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.backbones.base import Backbone
 from featkit.backbones.device import choose_device
@@ -27,6 +26,7 @@ from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source, open_source
 from featkit.errors import DecodeError, FeatkitError, UsageError
 from featkit.extraction.planning import Job, Options, Plan, plan_extraction, refresh
+from featkit.progress import progress_bar
 from featkit.store.reader import Store, open_store
 from featkit.store.runs import log_run
 from featkit.store.samples import write_samples
@@ -322,7 +322,8 @@ def _pass_over_images(
     workers = default_workers(device) if options.workers is None else options.workers
     loaded = load_batches(plan.source, recipes, batches, workers, device)
     failures: dict[int, str] = {}
-    with tqdm(total=sum(map(len, batches)), unit="img", disable=not progress, smoothing=0.1) as bar:
+    total = sum(map(len, batches))
+    with progress_bar(total, "extracting", "img", show=progress, smoothing=0.1) as bar:
         for batch in loaded:
             if batch.failures and options.fail_fast:
                 row, reason = next(iter(batch.failures.items()))

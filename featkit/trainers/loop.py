@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
+from featkit.progress import progress_bar
 from featkit.trainers.base import Learner, Moment, NotFiniteError
 from featkit.trainers.held_out import HeldOutNeighbors
 from featkit.trainers.images import TrainingImages
@@ -144,9 +144,7 @@ class Loop:
         with (
             kept_memory(),
             exact_products(),
-            tqdm(
-                total=training.epochs * self.steps, desc=name, unit="step", disable=not show
-            ) as bar,
+            progress_bar(training.epochs * self.steps, name, "step", show=show) as bar,
         ):
             self._restore()
             if not self.progress.rows:

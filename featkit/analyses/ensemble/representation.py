@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +18,6 @@ from safetensors.torch import load_file
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.analyses.ensemble.kept_state import KeptState, write_tensors, write_text
 from featkit.analyses.ensemble.learning import Learner, search
@@ -29,6 +27,7 @@ from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import DamagedError, UsageError, one_line
 from featkit.ops.mappers import Mappers
 from featkit.ops.neighbors import Floats
+from featkit.progress import progress_bar
 from featkit.registry import did_you_mean
 
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError)
@@ -292,13 +291,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         kept = KeptState(self.checkpoint, learner) if self.checkpoint is not None else None
         if kept is not None:
             self.recovery_ |= kept.restore()
-        with tqdm(
-            total=settings.epochs,
-            initial=learner.epochs,
-            desc="ensemble",
-            unit="epoch",
-            file=sys.stderr,
-            disable=not self.verbose,
+        with progress_bar(
+            settings.epochs, "ensemble", "epoch", show=self.verbose, initial=learner.epochs
         ) as bar:
             while learner.epochs < settings.epochs:
                 cosines = learner.run_epoch()
@@ -313,9 +307,7 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         learner.mappers.requires_grad_(requires_grad=False)
 
     def _search(self, targets: Targets, start: Tensor, settings: Settings) -> Floats:
-        with tqdm(
-            total=len(targets), desc="search", unit="row", file=sys.stderr, disable=not self.verbose
-        ) as bar:
+        with progress_bar(len(targets), "search", "row", show=self.verbose) as bar:
             cosines = search(targets, start, self.mappers_, settings, self._idle, bar.update)
         self.recovery_["inference"] = cosines
         found: Floats = start.numpy()
