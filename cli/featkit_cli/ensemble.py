@@ -11,7 +11,9 @@ from click.core import ParameterSource
 from featkit.analyses.ensemble.representation import PRESETS, EnsembleRepresentation
 from featkit.analyses.ensemble.settings import Settings
 from featkit.analyses.ensemble.study import StudyConfig
+from featkit.parallel.group import is_first
 from featkit_cli.analysis import CommaSeparated, options, show_result
+from featkit_cli.ranks import DEVICES, done_by_others
 from featkit_cli.render import note
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ def ensemble_fit(
     max_memory: float | None,
     quiet: bool,
     as_json: bool,
+    devices: int | None,
+    num_nodes: int | None,
     **given: Any,
 ) -> None:
     """Learn one representation of the images of TRAIN, from which every model can be recovered.
@@ -76,6 +80,8 @@ def ensemble_fit(
     from featkit.store.reader import open_store
     from featkit.store.selectors import split_selector
 
+    if done_by_others(devices, num_nodes):
+        return
     source_of = click.get_current_context().get_parameter_source
     folder, pattern = split_selector(train)
     if pattern is not None and features:
@@ -101,6 +107,8 @@ def ensemble_fit(
         config=StudyConfig(**judged),
         overwrite=overwrite,
     )
+    if not is_first():
+        return
     show_result(result, output, as_json, _accuracy_by_k(result))
     if not as_json:
         command = ["ls", str(folder)]
@@ -111,7 +119,7 @@ def ensemble_fit(
         click.echo(f"next: featkit {shlex.join(command)}")
 
 
-ensemble_fit.params += options(StudyConfig) + options(Settings)
+ensemble_fit.params += [*DEVICES, *options(StudyConfig), *options(Settings)]
 
 
 def _accuracy_by_k(result: Result) -> list[dict[str, Any]]:
@@ -133,9 +141,17 @@ def _accuracy_by_k(result: Result) -> list[dict[str, Any]]:
 @click.option("--overwrite", is_flag=True, help="Replace a table of this name.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def ensemble_transform(
-    folder: str, store: str, name: str | None, overwrite: bool, quiet: bool
+    folder: str,
+    store: str,
+    name: str | None,
+    overwrite: bool,
+    quiet: bool,
+    devices: int | None,
+    num_nodes: int | None,
 ) -> None:
     """Find the representation of the images of STORE by the ensemble in DIR, and store it."""
+    if done_by_others(devices, num_nodes):
+        return
     from featkit.analyses.ensemble.run import transform_store
     from featkit.store.reader import open_store
 
@@ -144,3 +160,6 @@ def ensemble_transform(
     shape = " × ".join(f"{size:,}" for size in opened[table].shape)
     click.echo(f"{store}:{table}  {shape}{'  was there' * was_there}")
     note(f"read it as {shlex.quote(f'{store}:{table}')} in any analysis")
+
+
+ensemble_transform.params += DEVICES

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featkit_cli.ranks import DEVICES, done_by_others
 from featkit_cli.render import counted, duration, note, table_text
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def extract(
     on_error: str,
     dry_run: bool,
     quiet: bool,
+    devices: int | None,
+    num_nodes: int | None,
     **options: Any,
 ) -> None:
     """Run every image of SOURCE through every backbone once, and keep the activations.
@@ -89,6 +92,8 @@ def extract(
     from featkit.extraction.pipeline import run_plan
     from featkit.extraction.planning import Options, plan_extraction
 
+    if not dry_run and done_by_others(devices, num_nodes, options["device"]):
+        return
     chosen = Options(compiled=compiled, fail_fast=on_error == "fail", **options)
     images = open_source(source)
     loaded = [load_backbone(text) for text in backbones]
@@ -103,6 +108,9 @@ def extract(
     for text in summary.notes[said:]:
         note(text)
     _show_summary(plan, summary)
+
+
+extract.params += DEVICES
 
 
 def _show_plan(plan: Plan) -> None:

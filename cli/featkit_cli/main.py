@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = [argument for argument in given if argument != "--debug"]
     try:
         with lasting_interrupts():
-            cli.main(given, prog_name="featkit", standalone_mode=False)
+            cli.main(given, prog_name="featkit", standalone_mode=False, obj=given)
     except (FeatkitError, click.ClickException) as error:
         if debug:
             raise

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from featkit.parallel.group import is_first
+
 
 def table_text(rows: Sequence[Mapping[str, Any]], indent: str = "") -> str:
     """Return rows as aligned columns, numbers to the right.
@@ -62,8 +64,9 @@ def counted(count: int, what: str) -> str:
 
 
 def note(text: str) -> None:
-    """Tell the user something on stderr."""
-    click.echo(f"note: {text}", err=True)
+    """Tell the user something on stderr; of several processes the first one does."""
+    if is_first():
+        click.echo(f"note: {text}", err=True)
 
 
 def duration(seconds: float) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from featkit.parallel.group import is_first
 from featkit.registry import did_you_mean
 from featkit_cli.analysis import options, show_result
+from featkit_cli.ranks import DEVICES, done_by_others
 
 METHODS = {
     "deepcluster": "Train by the clusters of the network's own features, made anew every cycle.",
@@ -117,6 +119,7 @@ def _command(name: str) -> click.Command:
         *options(Training, method.presets["paper"], without=decided(method)),
         click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, mps."),
         click.Option(["--workers"], type=int, help="Decoding processes. Default: by device."),
+        *DEVICES,
         click.Option(["--overwrite"], is_flag=True, help="Start again where a training is."),
         click.Option(["--quiet"], is_flag=True, help="No progress bar."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print result.json, nothing else."),
@@ -129,6 +132,9 @@ def _command(name: str) -> click.Command:
         from featkit.trainers.training import train as run_training
 
         starts = given.pop("survey", None)
+        devices, num_nodes = given.pop("devices"), given.pop("num_nodes")
+        if starts is None and done_by_others(devices, num_nodes, given["device"]):
+            return
         fixed = {name: given.pop(name) for name in ("device", "workers", "overwrite")}
         source_of = click.get_current_context().get_parameter_source
         changes = {n: v for n, v in given.items() if source_of(n) is not ParameterSource.DEFAULT}
@@ -137,6 +143,8 @@ def _command(name: str) -> click.Command:
             _survey(source, output, starts, as_json, options)
             return
         result = run_training(name, source, output, **options)
+        if not is_first():
+            return
         had_finished = bool(result.origin)
         if had_finished and as_json:
             click.echo((Path(output) / RESULT_FILE).read_text("utf-8"), nl=False)

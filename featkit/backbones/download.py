@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import filelock
-from tqdm import tqdm
 
 from featkit.errors import DownloadError, UsageError
+from featkit.progress import progress_bar
 from featkit.store.files import free_bytes, size_text, sync_folder
 
 TIMEOUT = 30.0
@@ -306,15 +305,7 @@ def _receive(part: _Part, response: HTTPResponse, total: int | None, progress: b
     limit = LIMIT if total is None else total
     with (
         part.path.open("ab") as file,
-        tqdm(
-            desc=part.target.name,
-            total=total,
-            initial=file.tell(),
-            unit="B",
-            unit_scale=True,
-            file=sys.stderr,
-            disable=not progress,
-        ) as bar,
+        progress_bar(total, part.target.name, "B", show=progress, initial=file.tell()) as bar,
     ):
         while file.tell() <= limit and (block := _read(response)):
             file.write(block)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.backbones.base import Backbone
 from featkit.backbones.precision import computing_in
@@ -21,7 +20,8 @@ from featkit.data.loading import Batch, default_workers, load_batches
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import DecodeError, FeatkitError
 from featkit.extraction.planning import Plan
-from featkit.parallel.group import added_by_all, here, is_first
+from featkit.parallel.group import added_by_all, here
+from featkit.progress import progress_bar
 from featkit.store.writer import PartialTable, PartPlan, TableSpec, unfinished_tables
 
 
@@ -135,8 +135,7 @@ def pass_over_images(
     workers = default_workers(device) if options.workers is None else options.workers
     loaded = load_batches(plan.source, recipes, batches, workers, device)
     failures: dict[int, str] = {}
-    shown = progress and is_first()
-    with tqdm(total=rows_wanted, unit="img", disable=not shown, smoothing=0.1) as bar:
+    with progress_bar(rows_wanted, "extracting", "img", show=progress, smoothing=0.1) as bar:
         for batch in loaded:
             if batch.failures and options.fail_fast:
                 row, reason = next(iter(batch.failures.items()))
@@ -165,13 +164,16 @@ def _batches(table: PartialTable, part: int) -> Iterator[range]:
 def normalize(
     batch: Batch, recipes: Sequence[Preprocessing], device: torch.device
 ) -> dict[Preprocessing, Tensor]:
+    """Return what networks read of a batch, by the preprocessing that each of them wants."""
     pixels = [p.to(device, non_blocking=True) for p in batch.pixels]
     return {recipe: recipe.normalize(p) for recipe, p in zip(recipes, pixels, strict=True)}
 
 
 def place(backbone: Backbone, device: torch.device) -> None:
+    """Move a network to the device that it runs on."""
     backbone.module.to(device).to(memory_format=torch.channels_last)
 
 
 def unreadable(path: str, reason: str) -> DecodeError:
+    """Return the error of an image where none is to be left out."""
     return DecodeError(f"{path} could not be read ({reason}); --on-error skip goes on without it")

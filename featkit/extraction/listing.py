@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from featkit.data.sources import Source
 from featkit.errors import SourceError
+from featkit.progress import progress_bar
 from featkit.store.samples import Samples, read_samples
 from featkit.store.schema import SAMPLES_FILE
 
@@ -64,7 +64,7 @@ def list_samples(source: Source, store: Path, progress: bool = False) -> Samples
 
     with (
         ThreadPoolExecutor() as pool,
-        tqdm(total=count, desc="hashing", unit="img", delay=1, disable=not progress) as bar,
+        progress_bar(count, "hashing", "img", show=progress, delay=1) as bar,
     ):
         for done in pool.map(hash_rows, range(0, count, HASHED_TOGETHER)):
             bar.update(done)

@@ -58,7 +58,7 @@ class Summary:
     notes: list[str] = field(default_factory=list)
 
 
-def extract(
+def extract(  # noqa: PLR0913 - as many as the command has options
     source: str | Path | Source,
     backbones: str | Backbone | Sequence[str | Backbone],
     store: str | Path,

@@ -22,7 +22,7 @@ class GatherRows(torch.autograd.Function):
         return torch.cat(found)
 
     @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
         """Return the gradient of the sum of what all processes make of the rows of this one."""
         total = gradient.contiguous()
         dist.all_reduce(total)

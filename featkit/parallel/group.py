@@ -48,10 +48,12 @@ def join() -> Place:
         return _place
     import torch
     import torch.distributed as dist
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
 
-    store, rank, count = next(dist.rendezvous("env://", timeout=_PATIENCE))
+    store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
     backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    own = dist.PrefixStore("featkit", store)
+    own = PrefixStore("featkit", store)
     dist.init_process_group(backends, store=own, rank=rank, world_size=count, timeout=_PATIENCE)
     _place, _board = place, own
     return place
@@ -153,8 +155,23 @@ def rows_of_all(rows: Tensor) -> Tensor:
         return rows
     from featkit.parallel.gathering import GatherRows
 
-    found: Tensor = GatherRows.apply(rows)  # type: ignore[no-untyped-call]
+    found: Tensor = GatherRows.apply(rows)
     return found
+
+
+def on_first(rows: Tensor, place: slice) -> Tensor:
+    """Return the rows of all processes in the first one, in memory; in others their own.
+
+    Args:
+        rows: (b, …) of this process.
+        place: Where they belong among all.
+    """
+    if _place == ALONE:
+        return rows
+    count = max(there.stop for there in all_of(place))
+    out = rows.new_empty((count, *rows.shape[1:])) if is_first() else None
+    rows_to_first(rows, out, place)
+    return rows if out is None else out
 
 
 def rows_to_first(rows: Tensor, out: Tensor | None, place: slice) -> None:

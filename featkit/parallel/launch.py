@@ -125,9 +125,9 @@ def _run_agent(folder: Path, count: int, nodes: int) -> None:
         **_rendezvous(nodes),
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "featkit.parallel.rank", str(folder))
+        elastic_launch(config, sys.executable)("-P", "-m", "featkit.parallel.rank", str(folder))
     except ChildFailedError as error:
-        raise _cause(folder, error.failures) from None
+        raise _cause(folder, count, error.failures) from None
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
@@ -151,14 +151,14 @@ def _rendezvous(nodes: int) -> dict[str, Any]:
     }
 
 
-def _cause(folder: Path, failures: Mapping[int, Any]) -> BaseException:
+def _cause(folder: Path, count: int, failures: Mapping[int, Any]) -> BaseException:
     """Return the error of the process that failed first, and not of those that it took along."""
     killed = [f for f in failures.values() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM]
     if killed:
         name = signal.Signals(-killed[0].exitcode).name
         memory = " (out of memory?)" * (name == "SIGKILL")
         return RankError(
-            f"process {killed[0].local_rank} of {len(failures)} was ended by {name}{memory}: what "
+            f"process {killed[0].local_rank} of {count} was ended by {name}{memory}: what "
             f"was kept is safe; run the same command again, with as many --devices or others"
         )
     files = sorted(folder.glob(ERROR_FILE.format(rank="*")), key=lambda file: file.stat().st_mtime)

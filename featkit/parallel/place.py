@@ -57,7 +57,8 @@ def given_place(environment: MutableMapping[str, str] = os.environ) -> Place:
         UsageError: A variable is missing, or means nothing.
 
     Example:
-        >>> given_place({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
+        >>> step = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+        >>> given_place(step)
         Place(rank=3, count=4, local_rank=1, local_count=2)
     """
     try:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
-from tqdm import tqdm
 
 from featkit.analyses.base import Figure, Result
 from featkit.backbones.base import Network
@@ -31,6 +30,7 @@ from featkit.extraction.listing import list_samples
 from featkit.ops.agreement import Agreement, cluster_agreement
 from featkit.ops.projection import project
 from featkit.ops.rank_correlation import rank_correlation
+from featkit.progress import progress_bar
 from featkit.trainers.deepcluster.clustering import Clusterer, check_counts
 from featkit.trainers.deepcluster.config import DeepClusterConfig
 from featkit.trainers.deepcluster.method import DeepCluster
@@ -223,7 +223,7 @@ def survey(
             clusterer = _clusterer(network, loaded, own, training, where)
             _project(name, clusterer, opened, result)
             found = []
-            with tqdm(total=starts, desc=name, unit="start", disable=not progress) as bar:
+            with progress_bar(starts, name, "start", show=progress) as bar:
                 for start, _ in each_start(clusterer, seeds):
                     found.append(start)
                     bar.update()

@@ -61,7 +61,7 @@ class HeldOutNeighbors:
 
     def _judge(self, features: Tensor | None, device: torch.device) -> float:
         assert features is not None  # noqa: S101 - the first process has them
-        bank, queries = features.split([len(self.bank), len(self.images.judged)])
+        bank, queries = features[: len(self.bank)], features[len(self.bank) :]
         if not bool(torch.isfinite(bank).all() and torch.isfinite(queries).all()):
             return math.nan
         where = str(device) if device.type == "cuda" else "cpu"

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.backbones.device import choose_device
 from featkit.data.loading import Chosen, default_workers, load_batches
@@ -23,8 +22,9 @@ from featkit.data.sources import Source
 from featkit.errors import SourceError, UsageError
 from featkit.ops.hold_out import hold_out
 from featkit.ops.neighbors import Integers
-from featkit.parallel.group import all_of, here, is_first
+from featkit.parallel.group import all_of, here
 from featkit.parallel.place import ALONE
+from featkit.progress import progress_bar
 from featkit.store.files import explain_write_errors
 from featkit.trainers.settings import Training
 
@@ -96,8 +96,7 @@ def load_images(
     failures: dict[int, str] = {}
     workers = default_workers(device) if workers is None else workers
     own = batches[here().local_rank :: here().local_count]
-    shown = progress and is_first()
-    with tqdm(total=len(rows), desc="decoding", unit="img", delay=1, disable=not shown) as bar:
+    with progress_bar(len(rows), "decoding", "img", show=progress, delay=1) as bar:
         for batch in load_batches(chosen, [whole], own, workers, device):
             pixels[batch.rows.start : batch.rows.stop] = batch.pixels[0].numpy()
             failures |= batch.failures

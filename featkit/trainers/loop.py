@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
 from featkit.parallel.group import first, here, is_first, mean_of_all
 from featkit.parallel.place import ALONE
+from featkit.progress import progress_bar
 from featkit.trainers.base import Learner, Moment, NotFiniteError
 from featkit.trainers.held_out import HeldOutNeighbors
 from featkit.trainers.images import TrainingImages
@@ -36,8 +36,8 @@ from featkit.trainers.optimization import (
     weight_decay,
 )
 from featkit.trainers.run_folder import RunFolder
-from featkit.trainers.statistics import shared_statistics
 from featkit.trainers.settings import Training
+from featkit.trainers.statistics import shared_statistics
 
 STATE_SECONDS = 300.0
 """How old the state may become within an epoch; it is written after each epoch anyhow."""
@@ -154,9 +154,7 @@ class Loop:
             kept_memory(),
             exact_products(),
             shared_statistics(),
-            tqdm(
-                total=training.epochs * self.steps, desc=name, unit="step", disable=not show or not is_first()
-            ) as bar,
+            progress_bar(training.epochs * self.steps, name, "step", show=show) as bar,
         ):
             self._restore()
             if not self.progress.rows:
@@ -238,10 +236,11 @@ class Loop:
             return loss
         gradients = [p.grad for p in self.learner.module.parameters() if p.grad is not None]
         together = torch.cat([loss.view(1), *(g.flatten() for g in gradients)])
-        mean, *parts = mean_of_all(together).split([1, *(g.numel() for g in gradients)])
+        sizes = [1, *(gradient.numel() for gradient in gradients)]
+        mean, *parts = torch.split(mean_of_all(together), sizes)
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
-        return mean[0]
+        return mean.squeeze(0)
 
     def _checked(self, losses: list[Tensor], step: int) -> float:
         """Return the sum of the latest losses, the last of which is that of ``step``."""

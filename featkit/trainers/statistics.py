@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from featkit.parallel.group import here, rows_of_all
+from featkit.parallel.group import here, mean_of_all, rows_of_all
 from featkit.parallel.place import ALONE
 
 
@@ -33,7 +33,7 @@ class _Shared(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Sequence[type],  # noqa: ARG002 - torch's signature
+        types: Sequence[type],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -43,7 +43,7 @@ class _Shared(TorchFunctionMode):
         return func(*args, **given)
 
 
-def _batch_norm(  # noqa: PLR0913 - torch's signature
+def _batch_norm(
     x: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -53,27 +53,60 @@ def _batch_norm(  # noqa: PLR0913 - torch's signature
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise (b, c, …) as ``functional.batch_norm`` does, by the moments over all processes.
-
-    From mean m_r and variance v_r in each of n processes: m the mean of m_r, and v the mean of
-    v_r + (m_r - m)². Each has as many numbers of a channel.
-    """
+    """Normalise (b, c, …) as ``functional.batch_norm`` does, by the moments over all processes."""
     if not training:
         return functional.batch_norm(
             x, running_mean, running_var, weight, bias, False, momentum, eps
         )
-    places = [0, *range(2, x.ndim)]
-    own_var, own_mean = torch.var_mean(x.float(), places, correction=0)
-    means, variances = rows_of_all(torch.stack([own_mean, own_var])[None]).unbind(1)
-    mean = means.mean(0)
-    variance = (variances + (means - mean).square()).mean(0)
+    mean, variance = _moments(x)
     if running_mean is not None and running_var is not None:
         count = here().count * (x.numel() // x.shape[1])
-        with torch.no_grad():
-            running_mean.lerp_(mean.to(running_mean), momentum)
-            running_var.lerp_((variance * (count / (count - 1))).to(running_var), momentum)
-    factor = torch.rsqrt(variance + eps)
-    factor = factor if weight is None else factor * weight
-    shift = -mean * factor if bias is None else bias - mean * factor
+        running_mean.lerp_(mean.to(running_mean), momentum)
+        running_var.lerp_((variance * (count / (count - 1))).to(running_var), momentum)
+    found: Tensor = _Normalize.apply(x, mean, torch.rsqrt(variance + eps))
     shape = (1, -1, *[1] * (x.ndim - 2))
-    return (x * factor.view(shape) + shift.view(shape)).to(x.dtype)
+    if weight is not None:
+        found = found * weight.view(shape)
+    return (found if bias is None else found + bias.view(shape)).to(x.dtype)
+
+
+@torch.no_grad()
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance (c) of (b, c, …) over all processes, each of which has as many.
+
+    Of their own means m_r and variances v_r: m the mean of m_r, and v that of v_r + (m_r - m)².
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    own = torch.var_mean(wide, _places(x), correction=0)
+    variances, means = rows_of_all(torch.stack(own)[None]).unbind(1)
+    mean = means.mean(0)
+    variance = (variances + (means - mean).square()).mean(0)
+    return mean, variance
+
+
+def _places(x: Tensor) -> list[int]:
+    return [0, *range(2, x.ndim)]
+
+
+class _Normalize(torch.autograd.Function):
+    """``x̂ = (x - m) / σ``, with m and σ functions of the numbers of all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        ctx.save_for_backward(x, mean.view(shape), scale.view(shape))
+        return (x - mean.view(shape)) * scale.view(shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return ``(g - mean g - x̂ · mean(g x̂)) / σ``, means over all processes."""
+        x, mean, scale = ctx.saved_tensors
+        normalized, places = (x - mean) * scale, _places(x)
+        sums = torch.stack(
+            [
+                gradient.mean(places, keepdim=True),
+                (gradient * normalized).mean(places, keepdim=True),
+            ]
+        )
+        first, second = mean_of_all(sums)
+        return (gradient - first - normalized * second) * scale, None, None

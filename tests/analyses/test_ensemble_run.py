@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -29,6 +28,7 @@ from featkit.errors import ConflictError, DamagedError, SelectorError, StoreErro
 from featkit.store.reader import Store, open_store
 from featkit.store.verify import verify_store
 from tests.store.conftest import make_samples, make_table
+from tests.terminal import on_terminal
 
 DIGITS = load_digits()
 RNG = np.random.default_rng(0)
@@ -504,20 +504,15 @@ def test_killed_twice_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     )
     folder = tmp_path / "a2" / "e"
     for epoch in (3, 40):
-        with subprocess.Popen(
-            command(*cut, folder), stderr=subprocess.PIPE, bufsize=0, env=environment
-        ) as process:
-            assert process.stderr is not None
-            said = b""
-            while f" {epoch}/60 ".encode() not in said:
-                said += process.stderr.read(1)
-                assert process.poll() is None
-            process.send_signal(signal.SIGKILL)
+        with on_terminal(command(*cut, folder), env=environment) as process:
+            process.read_until(f" {epoch}/60 ".encode())
+            process.kill()
+            process.wait()
         assert not (folder / "model.json").exists()
-    again = subprocess.run(
-        command(*cut, folder), check=True, capture_output=True, env=environment, text=True
-    )
-    assert int(re.search(r"(\d+)/60", again.stderr)[1]) >= 40  # type: ignore[index]
+    with on_terminal(command(*cut, folder), env=environment) as process:
+        said = process.read_to_end()
+    assert process.returncode == 0
+    assert int(re.search(r"(\d+)/60", said)[1]) >= 40  # type: ignore[index]
     for one, other in zip(whole, cut, strict=True):
         np.testing.assert_array_equal(one["ensemble-e"].numpy(), other["ensemble-e"].numpy())
     weights = [(tmp_path / name / "e" / "model.safetensors").read_bytes() for name in ("a", "a2")]

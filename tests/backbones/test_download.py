@@ -419,7 +419,7 @@ def test_a_disk_that_takes_no_more(server, target, monkeypatch, code, words):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(module, "tqdm", lambda **_: Full())
+    monkeypatch.setattr(module, "progress_bar", lambda *_, **__: Full())
     fails(server, target, words)
     assert part_of(target).stat().st_size > 0
     monkeypatch.undo()
@@ -448,13 +448,14 @@ def test_an_interrupt_leaves_the_part_and_lets_go_of_the_lock(server, target, mo
     assert server.ranges == [None, f"bytes={HALF}-"]
 
 
-def test_the_bar_is_drawn_on_stderr_alone(server, target, capsys):
+def test_progress_is_told_on_stderr_alone(server, target, capsys, monkeypatch):
+    monkeypatch.setattr("featkit.progress.INTERVAL", 0)
     download(server.url, target)
     assert capsys.readouterr() == ("", "")
     download(server.url, target.with_name("b.pth"), progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "b.pth: 100%" in err
+    assert re.match(r"b\.pth: .*B \(100%\), .*B/s, in 00:00$", err.splitlines()[-1])
 
 
 def test_memory_is_bounded(server, target):

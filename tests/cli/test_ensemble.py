@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from featkit.store.reader import open_store
 from tests.cli.conftest import Run
 from tests.conftest import run_featkit
 from tests.store.conftest import make_samples, make_table
+from tests.terminal import on_terminal
 
 QUICK = ["--epochs", 3, "--batch-size", 20, "--lr", 0.01, "--quiet"]
 
@@ -149,15 +149,10 @@ def test_stopped_by_the_keyboard(tmp_path: Path) -> None:
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"from featkit_cli.main import main; main({command!r})"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, bufsize=0
-    ) as process:
-        assert process.stderr is not None
-        said = b""
-        while b"loss=" not in said:
-            said += process.stderr.read(1)
+    with on_terminal([sys.executable, "-c", code]) as process:
+        process.read_until(b"loss=")
         process.send_signal(signal.SIGINT)
-        message = process.communicate(timeout=60)[1].decode()
+        message = process.read_to_end()
     assert process.returncode == 130
     assert "stopped; the same command goes on from here" in message
     assert "Traceback" not in message

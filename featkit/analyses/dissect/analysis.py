@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.analyses.base import Result, describe_run
 from featkit.analyses.dissect.config import DissectConfig
@@ -34,6 +33,7 @@ from featkit.data.loading import default_workers, load_batches
 from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
 from featkit.ops.concept_tally import ConceptTally
+from featkit.progress import progress_bar
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
@@ -219,7 +219,7 @@ class _Run(ExitStack):
 
     def find_levels(self, progress: bool) -> None:
         """Go through all images for the levels of units, and their top images."""
-        with self._bar("levels", len(self.source.ids), progress) as bar:
+        with progress_bar(len(self.source.ids), "levels", "img", show=progress) as bar:
             for seen in self._images(0, bar):
                 for subject, maps in zip(self.subjects, seen.maps, strict=True):
                     subject.look(seen.row, maps)
@@ -242,7 +242,7 @@ class _Run(ExitStack):
             draws = self.config.draws if subject is first else 0
             tallies.append(ConceptTally(subject.units, categories, self.variant.union, draws, seed))
         shown = first.shown()
-        with self._bar("concepts", len(self.source.ids), progress) as bar:
+        with progress_bar(len(self.source.ids), "concepts", "img", show=progress) as bar:
             for seen in self._once_more(bar):
                 labels = seen.labels.flatten(1)
                 for subject, maps, tally in zip(self.subjects, seen.maps, tallies, strict=True):
@@ -285,7 +285,7 @@ class _Run(ExitStack):
         for unit, rank in places:
             self.gallery.mark(unit, rank, regions.get(unit, nowhere))
 
-    def _once_more(self, bar: tqdm[Any]) -> Iterator[_Seen]:
+    def _once_more(self, bar: Any) -> Iterator[_Seen]:
         """Give what was seen of each image: as it was kept, and of the rest from the networks."""
         for row in range(len(self.source.ids)):
             if row in self.scratch:
@@ -297,7 +297,7 @@ class _Run(ExitStack):
                 return
             bar.update()
 
-    def _images(self, first: int, bar: tqdm[Any]) -> Iterator[_Seen]:
+    def _images(self, first: int, bar: Any) -> Iterator[_Seen]:
         """Send the images from a row on through the networks, and label them."""
         count, size = len(self.source.ids), self.batch_size
         batches = [range(start, min(start + size, count)) for start in range(first, count, size)]
@@ -313,9 +313,6 @@ class _Run(ExitStack):
                     labels = torch.from_numpy(batch.looked[place])
                     yield _Seen(row, labels, pixels[place], [own[place] for own in maps])
             bar.update(len(batch.rows))
-
-    def _bar(self, what: str, count: int, progress: bool) -> tqdm[Any]:
-        return tqdm(total=count, desc=what, unit="img", disable=not progress)
 
 
 def _digest(source: Source) -> str:

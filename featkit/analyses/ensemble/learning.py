@@ -12,6 +12,7 @@ from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import UsageError
 from featkit.ops.mappers import Mappers
 from featkit.ops.recovery_gradients import RecoveryGradients
+from featkit.parallel.group import add_up, on_first
 
 _ROWS = ("rows", "first", "second", "last")
 
@@ -19,11 +20,13 @@ _ROWS = ("rows", "first", "second", "last")
 class Learner:
     """φ and the bank of ψ while they are learned.
 
-    ``min Σ_i Σ_j 1 - cos(φ_j(ψ_i), z_i^j)`` over φ in the first epochs, then over φ and ψ.
+    ``min Σ_i Σ_j 1 - cos(φ_j(ψ_i), z_i^j)`` over φ in the first epochs, then over φ and ψ. Each of
+    several processes has φ, and rows of ψ of its own (``targets.own``); what these say of φ is
+    added up in every step.
 
     Args:
         targets: z.
-        start: ψ0, (n, w), float32; becomes ψ.
+        start: ψ0 of its own rows, (n of them, w), float32; becomes ψ.
         mappers: φ.
         settings: Constants.
         zeros: Makes the moments of ψ's optimizer.
@@ -64,15 +67,17 @@ class Learner:
         for index in torch.split(order, self.settings.batch_size):
             total += self.step(index, moves).sum(1)
         self.epochs += 1
-        return _mean(total, self.targets, self.settings)
+        return _mean(add_up(total), self.targets, self.settings)
 
     def measure(self) -> list[float]:
         """Return the mean cosine of each model over all images as they are now."""
         total = torch.zeros(len(self.targets.widths), dtype=torch.float64)
         self._gradients.refresh()
-        for index in torch.split(torch.arange(len(self.targets)), self.settings.batch_size):
-            total += self._gradients.cosines(self.bank.read(index), self.targets.read(index)).sum(1)
-        return _mean(total, self.targets, self.settings)
+        own = self.targets.own
+        for index in torch.split(torch.arange(own.start, own.stop), self.settings.batch_size):
+            psi = self.bank.read(index - own.start)
+            total += self._gradients.cosines(psi, self.targets.read(index)).sum(1)
+        return _mean(add_up(total), self.targets, self.settings)
 
     def step(self, index: Tensor, moves: bool) -> Tensor:
         """Take one step.
@@ -82,24 +87,32 @@ class Learner:
             moves: Whether ψ learns too.
 
         Returns:
-            The cosine of each model for each image, before the step, (m, b).
+            The cosine of each model for each image of its own, before the step, (m, b of these).
         """
-        psi, settings = self.bank.read(index), self.settings
-        targets = self.targets.read(index)
+        own, settings, count = self.targets.own, self.settings, len(index)
+        index = index[(index >= own.start) & (index < own.stop)]
+        rows = index - own.start
+        psi, targets = self.bank.read(rows), self.targets.read(index)
         self._gradients.refresh()
-        scale = 1 / (len(targets) * len(index))
-        cosines, gradient = self._gradients(psi, targets, scale, moves)
+        cosines, gradient = self._gradients(psi, targets, 1 / (len(targets) * count), moves)
+        for parameter in self.mappers.parameters():
+            assert parameter.grad is not None  # noqa: S101 - made with the mappers
+            add_up(parameter.grad)
         self.optimizer.step()
         if gradient is not None:
-            gradient.add_(psi.sign(), alpha=settings.l1 / len(index))
-            self.bank.step(index, psi, gradient)
+            gradient.add_(psi.sign(), alpha=settings.l1 / count)
+            self.bank.step(rows, psi, gradient)
         return cosines
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that a later run needs to go on, by name."""
+        """Return all that a later run needs to go on, by name, in the first of several processes.
+
+        Cost: in that one, memory for 12·n·w bytes where there are others.
+        """
         bank, adam = self.bank, self.optimizer.state_dict()["state"]
         counts = {"epochs": torch.tensor(self.epochs), "bank.steps": torch.tensor(bank.steps)}
-        rows = {name: getattr(bank, name) for name in _ROWS} if bank.steps else {}  # still ψ0
+        kept = _ROWS if bank.steps else ()  # still ψ0
+        rows = {name: on_first(getattr(bank, name), self.targets.own) for name in kept}
         return (
             counts
             | {f"bank.{name}": value for name, value in rows.items()}
@@ -116,7 +129,7 @@ class Learner:
         """
         self.epochs, self.bank.steps = int(read("epochs")), int(read("bank.steps"))
         for name in _ROWS if self.bank.steps else ():
-            getattr(self.bank, name).copy_(read(f"bank.{name}"))
+            getattr(self.bank, name).copy_(read(f"bank.{name}")[self.targets.own])
         self.mappers.load_state_dict(
             {name: read(f"mappers.{name}") for name in self.mappers.state_dict()}
         )
@@ -146,7 +159,7 @@ def search(
 
     Args:
         targets: z.
-        start: ψ0, (n, w); becomes ψ.
+        start: ψ0 of ``targets.own``, (n of them, w); becomes ψ.
         mappers: φ.
         settings: Constants.
         idle: Steps between two visits of a row.
@@ -163,8 +176,10 @@ def search(
     total = torch.zeros(len(targets.widths), dtype=torch.float64)
     scale = 1 / (len(targets.widths) * settings.batch_size)
     gradients = RecoveryGradients(mappers, settings.dtype, learns=False)
-    for index in torch.split(torch.arange(len(targets)), settings.batch_size):
-        rows, wanted, every = start[index], targets.read(index), torch.arange(len(index))
+    own = targets.own
+    for index in torch.split(torch.arange(own.start, own.stop), settings.batch_size):
+        place = index - own.start
+        rows, wanted, every = start[place], targets.read(index), torch.arange(len(index))
         bank = settings.adam(rows)
         bank.skip(idle // 2)
         for _ in range(settings.epochs):
@@ -176,10 +191,10 @@ def search(
             bank.skip(idle)
         bank.flush()
         total += gradients.cosines(rows, wanted).sum(1)
-        start[index] = rows
+        start[place] = rows
         if progress is not None:
             progress(len(index))
-    return _mean(total, targets, settings)
+    return _mean(add_up(total), targets, settings)
 
 
 def _mean(total: Tensor, targets: Targets, settings: Settings) -> list[float]:

@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +18,6 @@ from safetensors.torch import load_file
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.analyses.ensemble.kept_state import KeptState, write_tensors, write_text
 from featkit.analyses.ensemble.learning import Learner, search
@@ -29,6 +27,8 @@ from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import DamagedError, UsageError, one_line
 from featkit.ops.mappers import Mappers
 from featkit.ops.neighbors import Floats
+from featkit.parallel.group import on_first
+from featkit.progress import progress_bar
 from featkit.registry import did_you_mean
 
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError)
@@ -216,7 +216,7 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         self._idle = math.ceil(len(targets) / settings.batch_size) - 1
         self.recovery_: dict[str, list[float]] = {}
         self._learn(learner)
-        self.embedding_: Floats = learner.bank.rows.numpy()
+        self.embedding_: Floats = on_first(learner.bank.rows, targets.own).numpy()
         if settings.bank == "refit":
             self.embedding_ = self._search(targets, self._start(targets, self._space()), settings)
         return self
@@ -245,7 +245,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
     def start(self, X: Any) -> Floats:  # noqa: N803
         """Return ψ0 of images, where the descent starts, (n, w), float32; see :meth:`transform`."""
         check_is_fitted(self, "mappers_")
-        found: Floats = self._start(Targets(X, self.widths_), self._space()).numpy()
+        targets = Targets(X, self.widths_)
+        found: Floats = on_first(self._start(targets, self._space()), targets.own).numpy()
         return found
 
     def _choose_start(self, settings: Settings, targets: Targets) -> None:
@@ -270,7 +271,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         return Space(self.max_memory * 1e9, self.checkpoint)
 
     def _start(self, targets: Targets, space: Space) -> Tensor:
-        start = space.zeros(len(targets), len(self._pca[1]) if self._pca else targets.widths[0])
+        count = targets.own.stop - targets.own.start
+        start = space.zeros(count, len(self._pca[1]) if self._pca else targets.widths[0])
         if self._pca:
             targets.project(start, *self._pca)
         else:
@@ -292,13 +294,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         kept = KeptState(self.checkpoint, learner) if self.checkpoint is not None else None
         if kept is not None:
             self.recovery_ |= kept.restore()
-        with tqdm(
-            total=settings.epochs,
-            initial=learner.epochs,
-            desc="ensemble",
-            unit="epoch",
-            file=sys.stderr,
-            disable=not self.verbose,
+        with progress_bar(
+            settings.epochs, "ensemble", "epoch", show=self.verbose, initial=learner.epochs
         ) as bar:
             while learner.epochs < settings.epochs:
                 cosines = learner.run_epoch()
@@ -313,12 +310,10 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         learner.mappers.requires_grad_(requires_grad=False)
 
     def _search(self, targets: Targets, start: Tensor, settings: Settings) -> Floats:
-        with tqdm(
-            total=len(targets), desc="search", unit="row", file=sys.stderr, disable=not self.verbose
-        ) as bar:
+        with progress_bar(len(targets), "search", "row", show=self.verbose) as bar:
             cosines = search(targets, start, self.mappers_, settings, self._idle, bar.update)
         self.recovery_["inference"] = cosines
-        found: Floats = start.numpy()
+        found: Floats = on_first(start, targets.own).numpy()
         return found
 
     def save(self, folder: str | Path) -> None:

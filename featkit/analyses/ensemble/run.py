@@ -18,6 +18,7 @@ from featkit.analyses.ensemble.study import Images, StudyConfig, study
 from featkit.analyses.sides import Split, pair_tables, split_samples
 from featkit.errors import FeatkitError, UsageError
 from featkit.ops.neighbors import Floats
+from featkit.parallel.group import first
 from featkit.store.reader import Store
 from featkit.store.schema import SAMPLES_FILE
 from featkit.store.writer import writing
@@ -74,23 +75,27 @@ def fit_ensemble(
     queries = stored.side(test) if test is not None else None
     split = _labels(bank, queries)
     config.check(int(bank.readable.sum()) - (queries is None), split is not None)
-    _check_stores(stored, bank, queries, overwrite)
-    _check_folder(folder, overwrite)
+    first(lambda: _check_stores(stored, bank, queries, overwrite))
+    first(lambda: _check_folder(folder, overwrite))
     models = bank.features()
     images = Images(models, _fit(ensemble, models, folder, overwrite))
     asked = None
     if queries is not None:
         others = queries.features()
         asked = Images(others, ensemble.transform(others))
-    result = study(ensemble, short_names(tables), images, asked, split, config)
-    _describe(result, stored, bank, queries, split, config)
-    stored.save(folder)
-    stored.write(bank, images.psi, "fit")
-    if queries is not None and asked is not None:
-        stored.write(queries, asked.psi, "transform")
-    result.save(folder)
-    _discard_state(folder)
-    return result
+
+    def conclude() -> Result:
+        result = study(ensemble, short_names(tables), images, asked, split, config)
+        _describe(result, stored, bank, queries, split, config)
+        stored.save(folder)
+        stored.write(bank, images.psi, "fit")
+        if queries is not None and asked is not None:
+            stored.write(queries, asked.psi, "transform")
+        result.save(folder)
+        _discard_state(folder)
+        return result
+
+    return first(conclude)
 
 
 def _check_stores(
@@ -107,8 +112,13 @@ def _check_stores(
             stored.check_place(queries, "transform")
     for side in (bank, queries):
         if side is not None:
-            with writing(side.store.path):
-                pass
+            _check_writing(side.store)
+
+
+def _check_writing(store: Store) -> None:
+    """Refuse, before the work, a store that cannot be written to afterwards."""
+    with writing(store.path):
+        pass
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
@@ -139,7 +149,7 @@ def _fit(
     except OtherRunError:
         if not overwrite:
             raise
-        _discard_state(folder)
+        first(lambda: _discard_state(folder))
         return ensemble.fit_transform(list(features))
     except FeatkitError:
         with contextlib.suppress(OSError):
@@ -223,10 +233,10 @@ def transform_store(
     if name is not None:
         stored = StoredEnsemble(name, stored.members, stored.fitted_on, stored.ensemble)
     side = stored.side(store)
-    was_there = not overwrite and stored.is_in(side, "transform")
+    was_there = first(lambda: not overwrite and stored.is_in(side, "transform"))
     if not was_there:
-        with writing(store.path):  # refused now, and not after the search
-            pass
+        first(lambda: _check_writing(store))
         stored.ensemble.set_params(verbose=verbose)
-        stored.write(side, stored.ensemble.transform(side.features()), "transform")
+        psi = stored.ensemble.transform(side.features())
+        first(lambda: stored.write(side, psi, "transform"))
     return stored.table, was_there

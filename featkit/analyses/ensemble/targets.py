@@ -14,6 +14,7 @@ from torch.nn import functional
 from featkit.errors import UsageError
 from featkit.ops.neighbors import unit_rows
 from featkit.ops.pca import principal_components
+from featkit.parallel.group import add_up, all_of, first, here
 
 _BLOCK = 8192
 
@@ -35,8 +36,10 @@ class Targets:
         widths: d_j.
         non_negative: Whether all features of model j are at least 0.
         means: Mean of z^j over all rows, (d_j) each, float32.
+        own: Rows that are this process's, all of one that is alone.
 
-    Cost: one pass over the features; then memory for the rows that are read.
+    Cost: one pass over the features, of which several processes read a part each; then memory for
+    the rows that are read.
     """
 
     def __init__(self, features: Any, widths: Sequence[int] | None = None) -> None:
@@ -57,14 +60,16 @@ class Targets:
                 f"the models have {list(self.widths)} dimensions, and it was fitted on "
                 f"{list(widths)}; give the same models in the same order"
             )
+        self.own = here().share(counts[0])
         least = [float("inf")] * len(self._arrays)
         sums = [torch.zeros(d, dtype=torch.float64) for d in self.widths]
         for _, parts in self.blocks():
             for j, part in enumerate(parts):
                 least[j] = min(least[j], float(part.min()))
                 sums[j] += part.double().sum(0)
+        least = [min(values) for values in zip(*all_of(least), strict=True)]
         self.non_negative = tuple(value >= 0 for value in least)
-        self.means = tuple((total / len(self)).float() for total in sums)
+        self.means = tuple((add_up(total) / len(self)).float() for total in sums)
 
     def __len__(self) -> int:
         return len(self._arrays[0])
@@ -88,20 +93,21 @@ class Targets:
             for j, x in enumerate(self._arrays)
         ]
 
-    def blocks(self) -> Iterator[tuple[slice, list[Tensor]]]:
-        """Yield consecutive rows with their place, as :meth:`read`."""
-        for start in range(0, len(self), _BLOCK):
-            place = slice(start, min(start + _BLOCK, len(self)))
+    def blocks(self, rows: slice | None = None) -> Iterator[tuple[slice, list[Tensor]]]:
+        """Yield consecutive rows with their place, as :meth:`read`; its own if not told which."""
+        rows = rows or self.own
+        for start in range(rows.start, rows.stop, _BLOCK):
+            place = slice(start, min(start + _BLOCK, rows.stop))
             where = f" from row {start:,}" if start else ""
             yield place, self.read(torch.arange(place.start, place.stop), where)
 
     def average(self, start: Tensor) -> None:
-        """Write ψ0_i = Σ_j z_i^j / ‖Σ_j z_i^j‖, (n, d), into ``start``; 0 where the sum is.
+        """Write ψ0_i = Σ_j z_i^j / ‖Σ_j z_i^j‖ of its own rows into ``start``; 0 where the sum is.
 
         Source: Wallace et al. 2021, arXiv:2110.10293, sec. 3.
         """
         for place, parts in self.blocks():
-            start[place] = functional.normalize(torch.stack(parts).sum(0))
+            start[self._inside(place)] = functional.normalize(torch.stack(parts).sum(0))
 
     def principal_components(self, width: int) -> tuple[Tensor, Tensor]:
         """Return mean and first components of the concatenation, (Σ d_j) and (w, Σ d_j).
@@ -115,12 +121,19 @@ class Targets:
                 f"width {width}: the features of {len(self)} images in {sum(self.widths)} "
                 f"dimensions together have 1 to {most} principal components"
             )
-        return principal_components((torch.cat(parts, 1) for _, parts in self.blocks()), width)
+        rows = slice(0, len(self))
+        blocks = (torch.cat(parts, 1) for _, parts in self.blocks(rows))
+        return first(lambda: principal_components(blocks, width))
 
     def project(self, start: Tensor, mean: Tensor, components: Tensor) -> None:
-        """Write the normalised projection of the concatenation on components, (n, w)."""
+        """Write the normalised projection of its own rows' concatenation on components."""
         for place, parts in self.blocks():
-            start[place] = functional.normalize((torch.cat(parts, 1) - mean) @ components.T)
+            found = functional.normalize((torch.cat(parts, 1) - mean) @ components.T)
+            start[self._inside(place)] = found
+
+    def _inside(self, place: slice) -> slice:
+        """Return where rows are among its own."""
+        return slice(place.start - self.own.start, place.stop - self.own.start)
 
 
 def _matrix(x: Any, j: int) -> NDArray[Any]:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.analyses.base import Figure, Result, describe_run
 from featkit.analyses.saliency.attribution import (
@@ -44,6 +43,7 @@ from featkit.backbones.resolve import load_backbone
 from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
 from featkit.ops.linear_probe import LinearProbe
+from featkit.progress import progress_bar
 
 LIBRARIES = ("torch", "numpy", "pillow", "faiss-cpu")
 
@@ -186,7 +186,7 @@ class _Study:
         with (
             open_leaves(backbone, self.device) as leaves,
             exact_products(),
-            tqdm(total=len(pixels), desc=what, unit="img", disable=not self.progress) as bar,
+            progress_bar(len(pixels), what, "img", show=self.progress) as bar,
         ):
             for start in range(0, len(pixels), self.batch_size):
                 images = recipe.normalize(pixels[start : start + self.batch_size].to(self.device))

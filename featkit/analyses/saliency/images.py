@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from featkit.data.loading import Chosen, default_workers, load_batches
 from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source
 from featkit.errors import UsageError
+from featkit.progress import progress_bar
 
 _TOGETHER = 64
 
@@ -81,7 +81,7 @@ def load_images(
     batches = [range(start, min(start + _TOGETHER, len(rows))) for start in starts]
     pixels, failures = [], dict[int, str]()
     workers = default_workers(cpu) if workers is None else workers
-    with tqdm(total=len(rows), desc="decoding", unit="img", delay=1, disable=not progress) as bar:
+    with progress_bar(len(rows), "decoding", "img", show=progress, delay=1) as bar:
         for batch in load_batches(Chosen(source, rows), [recipe], batches, workers, cpu):
             pixels.append(batch.pixels[0])
             failures |= batch.failures

@@ -1,0 +1,121 @@
+"""What the tests let several processes do."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import featkit
+from featkit.analyses.ensemble.run import fit_ensemble
+from featkit.parallel.group import add_up, all_of, first, here, is_first, on_first, rows_of_all
+from featkit.trainers.statistics import shared_statistics
+
+NETWORK = "cifar_resnet8?weights=none"
+TINY: dict[str, dict[str, Any]] = {
+    "simclr": {"epochs": 1, "images": 80, "batch_size": 32},
+    "treenet": {"epochs": 1, "images": 80, "batch_size": 16},
+    "deepcluster": {"arch": "lenet5", "size": 28, "cycles": 2, "cycle_epochs": 1, "images": 80,
+                    "clusters": 5, "batch_size": 16},
+}  # fmt: skip
+SGD = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 0.0, "final_weight_decay": None}
+
+
+def everything(folder: str) -> None:
+    """Extract, train and fit, each as in every other test of one process."""
+    root = Path(folder)
+    extract(root / "store")
+    for method in TINY:
+        train(method, root / method)
+    fit(root)
+    say(root)
+
+
+def extract(store: Path) -> None:
+    backbones = [NETWORK, f"other={NETWORK}&seed=1"]
+    featkit.extract("digits", backbones, store, workers=0, batch_size=16, precision="fp32")
+
+
+def train(method: str, run: Path) -> None:
+    featkit.train(method, "digits", run, preset="tiny", workers=0, **TINY[method], **SGD)
+
+
+def fit(root: Path) -> None:
+    ensemble = featkit.EnsembleRepresentation(epochs=4, batch_size=128)
+    fit_ensemble(featkit.open_store(root / "store"), root / "psi", ensemble)
+
+
+def say(root: Path) -> None:
+    """Keep what each process hears of the others."""
+    rank = here().rank
+    rows = torch.full((2, 1), float(rank), requires_grad=True)
+    gathered = rows_of_all(rows)
+    (gathered * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) * (rank + 1)).sum().backward()
+    unequal = slice(0, 1) if rank == 0 else slice(1, 4)
+    refused = ""
+    try:
+        first(_refuse)
+    except featkit.UsageError as error:
+        refused = str(error)
+    heard = {
+        "all": all_of(f"rank {rank}"),
+        "sum": add_up(torch.tensor([rank + 1.0])).item(),
+        "gathered": gathered.flatten().tolist(),
+        "gradient": rows.grad.flatten().tolist(),
+        "on_first": on_first(torch.full((unequal.stop - unequal.start, 1), rank), unequal).shape,
+        "refused": refused,
+        "share": here().share(7),
+    }
+    for number, what in enumerate(all_of(heard)):
+        if is_first():
+            (root / f"heard-{number}").write_text(repr(what))
+
+
+def _refuse() -> None:
+    assert here().rank == 0
+    raise featkit.UsageError("not like this")
+
+
+def normalize(out: str) -> None:
+    """Write what batch normalisation gives a batch, and its gradients, to a file."""
+    torch.manual_seed(0)
+    x, slope = torch.randn(8, 3, 4, 5) * 2 + 5, torch.randn(8, 3, 4, 5)
+    layer = nn.BatchNorm2d(3)
+    nn.init.uniform_(layer.weight)
+    own = here().share(8)
+    part = x[own].clone().requires_grad_()
+    with shared_statistics():
+        y = layer(part)
+    (y * slope[own]).sum().backward()
+    found = {"y": y, "dx": part.grad, **{n: p.grad for n, p in layer.named_parameters()}}
+    found |= dict(layer.named_buffers())
+    whole = {n: joined(t.detach(), n in ("y", "dx")) for n, t in found.items()}
+    if is_first():
+        save_file({n: t.contiguous() for n, t in whole.items()}, out)
+
+
+def joined(tensor: Tensor, is_rows: bool) -> Tensor:
+    if is_rows:
+        return rows_of_all(tensor)
+    return add_up(tensor.clone()) if tensor.requires_grad or tensor.ndim else tensor
+
+
+def die(folder: str, how: str) -> None:
+    """Extract, and let one process end while the other waits for it."""
+    if here().rank == 1 and how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if here().rank == 1 and how == "raise":
+        raise featkit.UsageError("this process has had enough")
+    extract(Path(folder) / "store")
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    """Return the last weights of a training."""
+    file = sorted((run / "weights").glob("*.safetensors"))[-1]
+    return {name: tensor.double().numpy() for name, tensor in load_file(file).items()}
