@@ -186,7 +186,7 @@ def _hold(store: Path, held: ExitStack) -> None:
 
 def _fill_tables(plan: Plan, device: torch.device, summary: Summary, progress: bool) -> None:
     started = time.monotonic()
-    orders = first(lambda: _begin(plan, device, summary))
+    orders, processes = first(lambda: _begin(plan, device, summary)), here().count
     with ExitStack() as hooks:
         all_fillers = [Filler(order, plan, device) for order in orders]
         for filler in all_fillers:
@@ -203,6 +203,7 @@ def _fill_tables(plan: Plan, device: torch.device, summary: Summary, progress: b
             summary.tables,
             images=summary.images,
             seconds=round(summary.seconds, 3),
+            processes=processes,
             torch=torch.__version__,
         )
     )
@@ -214,7 +215,7 @@ def _begin(plan: Plan, device: torch.device, summary: Summary) -> list[Order]:
     sweep(plan.store, {s.key for j in plan.jobs if j.precision for s in j.resolved()})
     write_samples(plan.store, plan.samples)
     asked = [spec.name for spec in plan.asked]
-    log_run(plan.store, "started", asked, device=str(device), processes=here().count)
+    log_run(plan.store, "started", asked, device=str(device))
     orders = []
     for job in plan.jobs:
         _decide_precision(job, plan, device, summary)

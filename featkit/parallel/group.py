@@ -72,7 +72,7 @@ def leave() -> None:
 
 
 def first(work: Callable[[], T]) -> T:
-    """Let the first process work, and tell all what it returns, or raises.
+    """Let the first process work as if it were alone, and tell all what it returns, or raises.
 
     Args:
         work: What it returns, and its errors, can be pickled.
@@ -80,16 +80,20 @@ def first(work: Callable[[], T]) -> T:
     Raises:
         Exception: What ``work`` has raised.
     """
+    global _place  # noqa: PLW0603
     if _place == ALONE:
         return work()
     import torch.distributed as dist
 
     told: list[Any] = [None, None]
     if is_first():
+        place, _place = _place, ALONE
         try:
             told[0] = work()
         except Exception as error:  # noqa: BLE001 - all raise it
             told[1] = error
+        finally:
+            _place = place
     dist.broadcast_object_list(told, src=0)
     if told[1] is not None:
         raise told[1]

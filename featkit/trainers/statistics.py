@@ -102,11 +102,6 @@ class _Normalize(torch.autograd.Function):
         """Return ``(g - mean g - x̂ · mean(g x̂)) / σ``, means over all processes."""
         x, mean, scale = ctx.saved_tensors
         normalized, places = (x - mean) * scale, _places(x)
-        sums = torch.stack(
-            [
-                gradient.mean(places, keepdim=True),
-                (gradient * normalized).mean(places, keepdim=True),
-            ]
-        )
-        first, second = mean_of_all(sums)
+        both = (gradient, gradient * normalized)
+        first, second = mean_of_all(torch.stack([g.mean(places, keepdim=True) for g in both]))
         return (gradient - first - normalized * second) * scale, None, None

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 import featkit
 from featkit.analyses.ensemble.run import fit_ensemble
+from featkit.errors import UsageError
 from featkit.parallel.group import add_up, all_of, first, here, is_first, on_first, rows_of_all
 from featkit.trainers.statistics import shared_statistics
 
@@ -21,10 +22,10 @@ NETWORK = "cifar_resnet8?weights=none"
 TINY: dict[str, dict[str, Any]] = {
     "simclr": {"epochs": 1, "images": 80, "batch_size": 32},
     "treenet": {"epochs": 1, "images": 80, "batch_size": 16},
-    "deepcluster": {"arch": "lenet5", "size": 28, "cycles": 2, "cycle_epochs": 1, "images": 80,
+    "deepcluster": {"arch": "lenet5", "cycles": 2, "cycle_epochs": 1, "images": 80,
                     "clusters": 5, "batch_size": 16},
 }  # fmt: skip
-SGD = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 0.0, "final_weight_decay": None}
+SGD = {"optimizer": "sgd", "lr": 0.003, "weight_decay": 0.0, "final_weight_decay": None}
 
 
 def everything(folder: str) -> None:
@@ -61,7 +62,7 @@ def say(root: Path) -> None:
     refused = ""
     try:
         first(_refuse)
-    except featkit.UsageError as error:
+    except UsageError as error:
         refused = str(error)
     heard = {
         "all": all_of(f"rank {rank}"),
@@ -79,7 +80,7 @@ def say(root: Path) -> None:
 
 def _refuse() -> None:
     assert here().rank == 0
-    raise featkit.UsageError("not like this")
+    raise UsageError("not like this")
 
 
 def normalize(out: str) -> None:
@@ -93,17 +94,11 @@ def normalize(out: str) -> None:
     with shared_statistics():
         y = layer(part)
     (y * slope[own]).sum().backward()
-    found = {"y": y, "dx": part.grad, **{n: p.grad for n, p in layer.named_parameters()}}
+    found = {"y": rows_of_all(y.detach()), "dx": rows_of_all(part.grad)}
+    found |= {name: add_up(parameter.grad) for name, parameter in layer.named_parameters()}
     found |= dict(layer.named_buffers())
-    whole = {n: joined(t.detach(), n in ("y", "dx")) for n, t in found.items()}
     if is_first():
-        save_file({n: t.contiguous() for n, t in whole.items()}, out)
-
-
-def joined(tensor: Tensor, is_rows: bool) -> Tensor:
-    if is_rows:
-        return rows_of_all(tensor)
-    return add_up(tensor.clone()) if tensor.requires_grad or tensor.ndim else tensor
+        save_file(found, out)
 
 
 def die(folder: str, how: str) -> None:
@@ -111,11 +106,11 @@ def die(folder: str, how: str) -> None:
     if here().rank == 1 and how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if here().rank == 1 and how == "raise":
-        raise featkit.UsageError("this process has had enough")
+        raise UsageError("this process has had enough")
     extract(Path(folder) / "store")
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
     """Return the last weights of a training."""
-    file = sorted((run / "weights").glob("*.safetensors"))[-1]
+    file = max((run / "weights").glob("*.safetensors"))
     return {name: tensor.double().numpy() for name, tensor in load_file(file).items()}

@@ -27,7 +27,7 @@ from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import DamagedError, UsageError, one_line
 from featkit.ops.mappers import Mappers
 from featkit.ops.neighbors import Floats
-from featkit.parallel.group import on_first
+from featkit.parallel.group import added_by_all, on_first
 from featkit.progress import progress_bar
 from featkit.registry import did_you_mean
 
@@ -311,10 +311,14 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
 
     def _search(self, targets: Targets, start: Tensor, settings: Settings) -> Floats:
         with progress_bar(len(targets), "search", "row", show=self.verbose) as bar:
-            cosines = search(targets, start, self.mappers_, settings, self._idle, bar.update)
+
+            def found(rows: int) -> None:
+                bar.update(added_by_all("search", rows))
+
+            cosines = search(targets, start, self.mappers_, settings, self._idle, found)
         self.recovery_["inference"] = cosines
-        found: Floats = on_first(start, targets.own).numpy()
-        return found
+        psi: Floats = on_first(start, targets.own).numpy()
+        return psi
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` and ``model.json``, all that ``transform`` needs.

@@ -1,0 +1,41 @@
+"""What two processes do together, and one alone, once for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from featkit.parallel.launch import run_on_ranks
+from tests.parallel import tasks
+
+
+@pytest.fixture(scope="session")
+def found_by_ranks():
+    """Let processes find this package, and compute with one thread as the reference does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def together(tmp_path_factory, found_by_ranks):
+    folder = tmp_path_factory.mktemp("together")
+    run_on_ranks(tasks.everything, {"folder": str(folder)}, 2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory):
+    folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        tasks.extract(folder / "store")
+        for method in tasks.TINY:
+            tasks.train(method, folder / method)
+        tasks.fit(folder)
+    finally:
+        torch.set_num_threads(threads)
+    return folder
