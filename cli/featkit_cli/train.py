@@ -140,6 +140,8 @@ def _command(name: str) -> click.Command:
         changes = {n: v for n, v in given.items() if source_of(n) is not ParameterSource.DEFAULT}
         options = {"preset": preset, "progress": not quiet, **fixed, **changes}
         if starts is not None:
+            if (devices, num_nodes) != (None, None):
+                raise click.UsageError("--devices is for trainings, and --survey trains nothing")
             _survey(source, output, starts, as_json, options)
             return
         result = run_training(name, source, output, **options)

@@ -12,7 +12,9 @@ import pickle
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ TASK_FILE = "task.pickle"
 ERROR_FILE = "error-{rank}.pickle"
 
 _TASK = "featkit"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NODE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
@@ -113,8 +116,6 @@ def _run_agent(folder: Path, count: int, nodes: int) -> None:
 
     for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say is said below
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // count)))
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
@@ -125,13 +126,42 @@ def _run_agent(folder: Path, count: int, nodes: int) -> None:
         **_rendezvous(nodes),
     )
     try:
-        elastic_launch(config, sys.executable)("-P", "-m", "featkit.parallel.rank", str(folder))
+        with _sharing_cores(count), _signals_as_before():
+            elastic_launch(config, sys.executable)("-P", "-m", "featkit.parallel.rank", str(folder))
     except ChildFailedError as error:
         raise _cause(folder, count, error.failures) from None
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
         sys.exit(128 + error.sigval)
+
+
+@contextmanager
+def _sharing_cores(count: int) -> Iterator[None]:
+    """Give each process its share of the cores, unless the environment says how many threads."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (cores or 1) // count))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+@contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """Put back the handlers of signals that the agent leaves behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _rendezvous(nodes: int) -> dict[str, Any]:

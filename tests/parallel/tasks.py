@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,9 @@ def extract(store: Path) -> None:
     featkit.extract("digits", backbones, store, workers=0, batch_size=16, precision="fp32")
 
 
-def train(method: str, run: Path) -> None:
-    featkit.train(method, "digits", run, preset="tiny", workers=0, **TINY[method], **SGD)
+def train(method: str, run: Path, **options: Any) -> None:
+    chosen = {**TINY[method], **SGD, **options}
+    featkit.train(method, "digits", run, preset="tiny", workers=0, **chosen)
 
 
 def fit(root: Path) -> None:
@@ -108,6 +111,19 @@ def die(folder: str, how: str) -> None:
     if here().rank == 1 and how == "raise":
         raise UsageError("this process has had enough")
     extract(Path(folder) / "store")
+
+
+def train_until_killed(run: str) -> None:
+    """Train, and let one process be killed once an epoch is kept."""
+    if here().rank == 1:
+        threading.Thread(target=_kill_after, args=(Path(run) / "weights",), daemon=True).start()
+    train("simclr", Path(run), epochs=3)
+
+
+def _kill_after(weights: Path) -> None:
+    while not (weights / "epoch-0001.safetensors").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:

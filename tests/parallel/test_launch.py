@@ -104,6 +104,7 @@ def test_its_own_error_ends_the_run(tmp_path, found_by_ranks, capfd):
     with pytest.raises(UsageError, match="this process has had enough"):
         run_on_ranks(tasks.die, {"folder": str(tmp_path), "how": "raise"}, 2)
     assert capfd.readouterr() == ("", "")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def command(store):

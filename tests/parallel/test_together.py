@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import featkit
+from featkit.parallel.launch import RankError, run_on_ranks
 from featkit.store.verify import verify_store
 from tests.parallel import tasks
 
@@ -35,10 +36,24 @@ def test_networks_are_the_same_up_to_rounding(alone, together, method):
     one, two = (featkit.analyses.base.Result.load(f / method, method) for f in (alone, together))
     for a, b in zip(one.tables["epochs"], two.tables["epochs"], strict=True):
         assert b["loss"] == (a["loss"] and pytest.approx(a["loss"], rel=1e-5))
-    own, other = (tasks.weights(folder / method) for folder in (alone, together))
-    assert own.keys() == other.keys()
-    one, two = (np.concatenate([w.ravel() for w in ws.values()]) for ws in (own, other))
-    assert 0 < np.linalg.norm(one - two) < 1e-5 * np.linalg.norm(one)
+    assert 0 < difference(alone / method, together / method) < 1e-5
+
+
+def difference(one, other):
+    """Return ‖w - w'‖ / ‖w‖ of all weights and running statistics of two trainings."""
+    found = [tasks.weights(run) for run in (one, other)]
+    assert found[0].keys() == found[1].keys()
+    w, v = (np.concatenate([weight.ravel() for weight in own.values()]) for own in found)
+    return np.linalg.norm(w - v) / np.linalg.norm(w)
+
+
+def test_one_process_goes_on_where_two_were_killed(tmp_path, found_by_ranks):
+    with pytest.raises(RankError, match="SIGKILL"):
+        run_on_ranks(tasks.train_until_killed, {"run": str(tmp_path / "killed")}, 2)
+    assert json.loads((tmp_path / "killed" / "run.json").read_text())["chosen"] is None
+    tasks.train("simclr", tmp_path / "killed", epochs=3)
+    tasks.train("simclr", tmp_path / "whole", epochs=3)
+    assert difference(tmp_path / "whole", tmp_path / "killed") < 1e-5
 
 
 def test_representations_are_the_same_up_to_rounding(alone, together):
