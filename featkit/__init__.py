@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from featkit.ops.uniformity import alignment, uniformity
     from featkit.ops.unit_correlation import mean_absolute_correlation, spectral_evenness
+    from featkit.report.page import write_report
     from featkit.store.reader import FeatureTable, Store, open_store
     from featkit.trainers.alignment import initial_alignment
     from featkit.trainers.training import train
@@ -103,6 +104,7 @@ _HOME = {
     "spectral_evenness": "featkit.ops.unit_correlation",
     "train": "featkit.trainers.training",
     "uniformity": "featkit.ops.uniformity",
+    "write_report": "featkit.report.page",
 }
 
 __all__ = [
@@ -157,6 +159,7 @@ __all__ = [
     "spectral_evenness",
     "train",
     "uniformity",
+    "write_report",
 ]
 
 

@@ -14,12 +14,18 @@ from typing import Any
 class OnTerminal(subprocess.Popen[bytes]):
     """A process; what it has written to its terminal is in ``said``."""
 
-    def __init__(self, command: Sequence[str], **options: Any) -> None:
+    def __init__(self, command: Sequence[str], own_stdin: bool = False, **options: Any) -> None:
         self._ours, theirs = pty.openpty()
+        if own_stdin:  # typed by write()
+            options["stdin"] = theirs
         termios.tcsetwinsize(theirs, (24, 100))
         self.said = b""
         super().__init__(command, stderr=theirs, **options)
         os.close(theirs)
+
+    def write(self, text: str) -> None:
+        """Type something."""
+        os.write(self._ours, text.encode())
 
     def read(self) -> bool:
         """Read what comes next; False where the process has closed its terminal."""

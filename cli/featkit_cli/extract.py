@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featkit_cli.kinds import DEVICE, BackboneSpec, Source, StoreFolder, Tap, Words
 from featkit_cli.ranks import DEVICES, done_by_others
-from featkit_cli.render import counted, duration, note, table_text
+from featkit_cli.render import AS_JSON, counted, duration, note, print_json, table_text
 
 if TYPE_CHECKING:
     from featkit.extraction.pipeline import Summary
     from featkit.extraction.planning import Plan
     from featkit.store.reader import Store
+    from featkit.store.writer import TableSpec
 
 EXAMPLES = """\b
 Examples:
@@ -25,21 +27,31 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("source")
+@click.argument("source", type=Source())
 @click.option(
     "-b",
     "--backbone",
     "backbones",
+    type=BackboneSpec(),
     multiple=True,
     required=True,
     metavar="[NAME=]BACKBONE",
     help="torchvision:NAME, timm:NAME, hf:OWNER/REPO[/FILE], offline:NAME, or FILE?arch=NAME. "
     "Repeatable.",
 )
-@click.option("-o", "--output", "store", required=True, metavar="STORE", help="Folder to fill.")
+@click.option(
+    "-o",
+    "--output",
+    "store",
+    type=StoreFolder(),
+    required=True,
+    metavar="STORE",
+    help="Folder to fill.",
+)
 @click.option(
     "--tap",
     "taps",
+    type=Tap(),
     multiple=True,
     metavar="[BACKBONE/]PATH[:POOLING]",
     help="Module to read, pooled by avg, max, cls, flatten, none, or avgKsSpP: means of K x K "
@@ -47,17 +59,25 @@ Examples:
 )
 @click.option(
     "--precision",
+    type=Words(("auto", "fp32", "bf16", "fp16")),
     default="auto",
     show_default=True,
     metavar="auto|fp32|bf16|fp16",
     help="Number format of the forward; auto takes the fastest that agrees with fp32.",
 )
 @click.option(
-    "--dtype", default="float32", show_default=True, metavar="float32|float16", help="Stored type."
+    "--dtype",
+    type=Words(("float32", "float16")),
+    default="float32",
+    show_default=True,
+    metavar="float32|float16",
+    help="Stored type.",
 )
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Images at a time.")
 @click.option("--workers", type=int, help="Decoding processes; 0 for none. Default: by device.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+@click.option(
+    "--device", type=DEVICE, default="auto", show_default=True, help="auto, cpu, cuda, mps."
+)
 @click.option("--compile", "compiled", is_flag=True, help="Run through torch.compile.")
 @click.option(
     "--on-error",
@@ -69,6 +89,7 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="Make tables anew that are there already.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be written.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@AS_JSON
 def extract(
     source: str,
     backbones: tuple[str, ...],
@@ -80,6 +101,7 @@ def extract(
     quiet: bool,
     devices: int | None,
     num_nodes: int | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Run every image of SOURCE through every backbone once, and keep the activations.
@@ -102,12 +124,59 @@ def extract(
         note(text)
     said = len(plan.notes)
     if dry_run:
-        _show_plan(plan)
+        if as_json:
+            plan.check_disk()
+            _print_json(plan, None)
+        else:
+            _show_plan(plan)
         return
     summary = run_plan(plan, progress=not quiet)
     for text in summary.notes[said:]:
         note(text)
-    _show_summary(plan, summary)
+    if as_json:
+        _check_any_read(plan, summary)
+        _print_json(plan, summary)
+    else:
+        _show_summary(plan, summary)
+
+
+def _print_json(plan: Plan, summary: Summary | None) -> None:
+    """Print what was done, or, without a summary, what would be."""
+    said = {
+        "store": str(plan.store),
+        "dry_run": summary is None,
+        "samples": len(plan.samples),
+        "images": 0 if summary is None else summary.images,
+        "seconds": 0.0 if summary is None else summary.seconds,
+        "tables": [_described(plan, spec, summary is not None) for spec in plan.asked],
+        "failures": dict(summary.failures) if summary is not None else {},
+        "notes": plan.notes if summary is None else summary.notes,
+    }
+    print_json("extract", said)
+
+
+def _described(plan: Plan, spec: TableSpec, is_there: bool) -> dict[str, Any]:
+    from featkit.store.reader import open_store
+
+    precision = spec.provenance.get("precision")
+    if is_there:
+        precision = open_store(plan.store)[spec.name].provenance["precision"]
+    return {
+        "table": spec.name,
+        "shape": [spec.rows, *spec.row_shape],
+        "dtype": spec.dtype,
+        "precision": precision,
+        "bytes": spec.nbytes,
+        "was_there": spec.name in plan.finished,
+    }
+
+
+def _check_any_read(plan: Plan, summary: Summary) -> None:
+    from featkit.errors import SourceError
+
+    count = len(plan.samples)
+    if len(summary.failures) == count:
+        raise SourceError(f"none of the {counted(count, 'image')} could be read")
 
 
 extract.params += DEVICES
@@ -135,7 +204,6 @@ def _show_plan(plan: Plan) -> None:
 
 
 def _show_summary(plan: Plan, summary: Summary) -> None:
-    from featkit.errors import SourceError
     from featkit.store.files import size_text
     from featkit.store.reader import open_store
 
@@ -170,8 +238,7 @@ def _show_summary(plan: Plan, summary: Summary) -> None:
         )
     else:
         click.echo("\nnothing to do: every table was there")
-    if len(summary.failures) == len(store):
-        raise SourceError(f"none of the {counted(len(store), 'image')} could be read")
+    _check_any_read(plan, summary)
     click.echo(f"next: {_next_command(store)}")
 
 

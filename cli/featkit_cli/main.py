@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import click
+from click.shell_completion import CompletionItem
 
-from featkit.errors import FeatkitError, UsageError
+from featkit.errors import FeatkitError, UsageError, one_line
 from featkit.registry import did_you_mean
 from featkit_cli.interrupts import lasting_interrupts
 
@@ -37,29 +39,61 @@ COMMANDS = {
     "verify": ("featkit_cli.verify:verify", "Check every byte of a store."),
     "export": ("featkit_cli.export:export", "Write a store as npz, parquet or one HDF5 file."),
     "demo": ("featkit_cli.demo:demo", "See it all work, without a network."),
+    "report": ("featkit_cli.report:report", "Write one page of any results."),
+    "schema": ("featkit_cli.schema:schema", "Say what --json prints, as a JSON Schema."),
+    "completion": ("featkit_cli.completion:completion", "Write what makes Tab complete commands."),
 }
 
 
 @cache
-def analyses() -> dict[str, EntryPoint]:
-    """Return every installed analysis by the name of its command.
-
-    Raises:
-        UsageError: Two packages offer the same name, or one offers a name of ours.
-    """
-    found: dict[str, EntryPoint] = {}
+def analyses() -> dict[str, list[EntryPoint]]:
+    """Return every installed analysis by its name; more than one where packages do not agree."""
+    found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group="featkit.analyses"):
-        if point.name in COMMANDS or point.name in found:
-            raise UsageError(
-                f"analysis {point.name!r} of {point.value} has the name of another command; "
-                f"uninstall one of their packages"
-            )
-        found[point.name] = point
+        found.setdefault(point.name, []).append(point)
     return found
 
 
-def _summary(point: EntryPoint) -> str:
+def known_commands() -> list[str]:
+    """Return the names of all commands, the way from images to answers first."""
+    return [*COMMANDS, *sorted(set(analyses()) - set(COMMANDS))]
+
+
+def summary(command: str) -> str:
+    """Return what a command does, in a line, without importing it."""
+    return COMMANDS[command][1] if command in COMMANDS else _summary(analyses()[command])
+
+
+def _load(name: str) -> type[Any]:
+    """Import an analysis.
+
+    Raises:
+        UsageError: Two packages offer one of this name.
+        FeatkitError: It cannot be imported.
+    """
+    point, *others = analyses()[name]
+    if others:
+        raise UsageError(f"analysis {name!r}: {_clash(analyses()[name])}")
+    try:
+        return cast("type[Any]", point.load())
+    except Exception as error:
+        package = point.dist.name if point.dist is not None else point.module
+        raise FeatkitError(
+            f"analysis {name!r} of the package {package} cannot be imported "
+            f"({type(error).__name__}: {one_line(error, 200)}); repair or uninstall it"
+        ) from error
+
+
+def _clash(points: Sequence[EntryPoint]) -> str:
+    values = " and ".join(point.value for point in points)
+    return f"offered by {values}; uninstall one of their packages"
+
+
+def _summary(points: Sequence[EntryPoint]) -> str:
     """Read the first line of an analysis's docstring without importing it."""
+    if len(points) > 1:
+        return f"({_clash(points)})"
+    (point,) = points
     try:
         spec = importlib.util.find_spec(point.module)
     except ImportError:
@@ -73,24 +107,49 @@ def _summary(point: EntryPoint) -> str:
     return ""
 
 
+def _command(name: str) -> click.Command:
+    if name not in COMMANDS:
+        from featkit_cli.analysis import analysis_command
+
+        return analysis_command(name, _load(name))
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return command
+
+
+def _listed(name: str) -> str:
+    """What the list of analyses says; one that has the name of a command of ours is left out."""
+    if name not in COMMANDS:
+        return summary(name)
+    return f"(left out: it has the name of a command; {_clash(analyses()[name])})"
+
+
 class Commands(click.Group):
     """Subcommands that are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names, the way from images to answers first."""
-        return [*COMMANDS, *sorted(analyses())]
+        return known_commands()
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import one command."""
-        if cmd_name in COMMANDS:
-            module, _, name = COMMANDS[cmd_name][0].partition(":")
-            command: click.Command = getattr(importlib.import_module(module), name)
-            return command
-        if cmd_name in analyses():
-            from featkit_cli.analysis import analysis_command
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; for a shell that completes, read what it was like."""
+        if cmd_name not in COMMANDS and cmd_name not in analyses():
+            return None
+        if ctx.resilient_parsing and cmd_name != "train":
+            from featkit_cli.remembered import remembered_command
 
-            return analysis_command(cmd_name, analyses()[cmd_name].load())
-        return None
+            package = "featkit_cli"
+            if cmd_name not in COMMANDS:
+                package = analyses()[cmd_name][0].module.partition(".")[0]
+            return remembered_command(cmd_name, package, partial(_command, cmd_name))
+        return _command(cmd_name)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Return the names that begin so, with what they do, without importing them."""
+        found = [name for name in known_commands() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=summary(name)) for name in found] + super(
+            click.Group, self
+        ).shell_complete(ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -106,7 +165,7 @@ class Commands(click.Group):
         with formatter.section("Stores"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
         with formatter.section("Analyses"):
-            formatter.write_dl([(n, _summary(analyses()[n])) for n in sorted(analyses())])
+            formatter.write_dl([(name, _listed(name)) for name in sorted(analyses())])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -123,6 +182,10 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 cannot be done as asked, 130 stopped."""
+    if "_FEATKIT_COMPLETE" in os.environ:
+        from featkit_cli.completion import complete
+
+        complete(cli)
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from featkit.parallel.group import is_first
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
+"""The option of every command that is no analysis; ``featkit schema`` says what is printed."""
+
+
+def print_json(command: str, content: Mapping[str, Any]) -> None:
+    """Print what a command has done as one JSON document.
+
+    Example:
+        >>> print_json("ls", {"tables": []})  # doctest: +ELLIPSIS
+        {
+         "command": "ls",
+         "featkit": "...",
+         "tables": []
+        }
+    """
+    said = {"command": command, "featkit": importlib.metadata.version("featkit"), **content}
+    click.echo(json.dumps(said, indent=1, allow_nan=False))
 
 
 def table_text(rows: Sequence[Mapping[str, Any]], indent: str = "") -> str:

@@ -9,6 +9,7 @@ import click
 
 from featkit.analyses.saliency.config import SaliencyConfig
 from featkit_cli.analysis import options, show_result
+from featkit_cli.kinds import DEVICE, BackboneSpec, Folder, Source
 
 EXAMPLES = """\b
 Examples:
@@ -19,16 +20,20 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("run", metavar="RUN")
-@click.argument("source")
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for the result.")
+@click.argument("run", type=BackboneSpec(), metavar="RUN")
+@click.argument("source", type=Source())
+@click.option(
+    "-o", "--output", type=Folder(), required=True, metavar="DIR", help="Folder for the result."
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at a time."
 )
 @click.option(
     "--workers", type=click.IntRange(0), help="Decoding processes; 0 for none. Default: by device."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+@click.option(
+    "--device", type=DEVICE, default="auto", show_default=True, help="auto, cpu, cuda, mps."
+)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json, nothing else.")
 def saliency(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from featkit.parallel.group import is_first
 from featkit.registry import did_you_mean
 from featkit_cli.analysis import options, show_result
+from featkit_cli.kinds import DEVICE, Folder, Source
 from featkit_cli.ranks import DEVICES, done_by_others
 
 METHODS = {
@@ -69,9 +72,23 @@ class Methods(click.Group):
         """Return their names."""
         return list(METHODS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Make the command of one method."""
-        return _command(cmd_name) if cmd_name in METHODS else None
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Make the command of one method; for a shell that completes, read what it was like."""
+        if cmd_name not in METHODS:
+            return None
+        if ctx.resilient_parsing:
+            from featkit_cli.remembered import remembered_command
+
+            make = partial(_command, cmd_name)
+            return remembered_command(f"train {cmd_name}", "featkit_cli", make)
+        return _command(cmd_name)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Return the methods that begin so, with what they do, without importing them."""
+        found = [name for name in METHODS if name.startswith(incomplete)]
+        return [CompletionItem(name, help=METHODS[name]) for name in found] + super(
+            click.Group, self
+        ).shell_complete(ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -104,8 +121,14 @@ def _command(name: str) -> click.Command:
     presets = click.Choice(list(method.presets))
     survey = [_SURVEY] if name == "deepcluster" else []
     parameters: list[click.Parameter] = [
-        click.Argument(["source"]),
-        click.Option(["-o", "--output"], required=True, metavar="RUN", help="Folder of the run."),
+        click.Argument(["source"], type=Source()),
+        click.Option(
+            ["-o", "--output"],
+            type=Folder(),
+            required=True,
+            metavar="RUN",
+            help="Folder of the run.",
+        ),
         click.Option(
             ["--preset"],
             type=presets,
@@ -117,7 +140,13 @@ def _command(name: str) -> click.Command:
         *survey,
         *options(method.Config),
         *options(Training, method.presets["paper"], without=decided(method)),
-        click.Option(["--device"], default="auto", show_default=True, help="auto, cpu, cuda, mps."),
+        click.Option(
+            ["--device"],
+            type=DEVICE,
+            default="auto",
+            show_default=True,
+            help="auto, cpu, cuda, mps.",
+        ),
         click.Option(["--workers"], type=int, help="Decoding processes. Default: by device."),
         *DEVICES,
         click.Option(["--overwrite"], is_flag=True, help="Start again where a training is."),

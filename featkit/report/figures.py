@@ -78,20 +78,46 @@ def draw_figures(result: Result, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     files = []
     for figure in result.figures:
-        with mpl.rc_context(STYLE):
-            canvas = Canvas(figsize=(6.4, 4.0))
-            axes = canvas.add_subplot(projection=None if figure.z is None else "3d")
-            DRAWERS[figure.kind](axes, figure, result)
-            axes.set_title(figure.title, loc="left")
-            files.append(folder / f"{figure.name}.png")
-            encoded = io.BytesIO()  # Pillow writes half a file to a full disk, and is silent
-            canvas.savefig(encoded, format="png")
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(files[-1], encoded.getvalue())
-            except OSError as error:
-                raise UsageError(f"cannot write figures to {folder} ({error.strerror})") from error
+        files.append(folder / f"{figure.name}.png")
+        drawn = draw_figure(figure, result)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(files[-1], drawn)
+        except OSError as error:
+            raise UsageError(f"cannot write figures to {folder} ({error.strerror})") from error
     return files
+
+
+def draw_figure(figure: Figure, result: Result) -> bytes:
+    """Draw a figure of a result.
+
+    Returns:
+        A PNG that says in its own words what it shows: its ``Title``.
+
+    Raises:
+        UsageError: It is of an unknown kind.
+    """
+    with mpl.rc_context(STYLE):
+        canvas = Canvas(figsize=(6.4, 4.0))
+        axes = canvas.add_subplot(projection=None if figure.z is None else "3d")
+        DRAWERS[figure.kind](axes, figure, result)
+        axes.set_title(figure.title, loc="left")
+        encoded = io.BytesIO()  # Pillow writes half a file to a full disk, and is silent
+        canvas.savefig(encoded, format="png", metadata={"Title": described(figure)})
+    return encoded.getvalue()
+
+
+def described(figure: Figure) -> str:
+    """Return in words what a figure shows.
+
+    Example:
+        >>> described(Figure("knn", "bar", "knn", "Nearest neighbours", "features", "top1"))
+        'Nearest neighbours (bar: top1 by features)'
+        >>> described(Figure("seen", "pictures", "images", "What is seen", "", ""))
+        'What is seen (pictures)'
+    """
+    axes = f": {figure.y} by {figure.x}" if figure.x and figure.y else ""
+    return f"{figure.title} ({figure.kind}{axes})"
 
 
 def _groups(figure: Figure, result: Result) -> dict[str, list[dict[str, Any]]]:

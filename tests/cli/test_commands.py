@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from featkit_cli.main import main
+from featkit_cli.schema import schema_of
+from jsonschema import Draft202012Validator
 
 from featkit.backbones.resolve import load_backbone
 from featkit.store.reader import open_store
@@ -269,6 +270,11 @@ def test_the_demo_compares_three_networks(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(featkit_cli.demo, "SIZE", 32)
+    status, said, _ = run("demo", "-o", tmp_path / "d", "--json")
+    assert status == 0
+    content = json.loads(said)
+    Draft202012Validator(schema_of("demo")).validate(content)
+    assert content["result"] == str(tmp_path / "d" / "knn")
     status, out, _ = run("demo", "-o", tmp_path / "d")
     assert status == 0
     rows = [line.split() for line in out.splitlines() if " majority " in line]
@@ -282,94 +288,6 @@ def test_the_demo_compares_three_networks(
     assert all(0.5 < float(row[-1]) < 1 for row in rows)
     assert "enlarged to 32 × 32" in out
     assert (tmp_path / "d" / "knn" / "accuracy.png").exists()
-
-
-PLUGIN = '''
-from dataclasses import dataclass
-from featkit.analyses.base import Input, Result, option
-
-@dataclass(frozen=True)
-class WidthConfig:
-    scale: float = option(2.0, "Times this.", "nobody 1999")
-    names: tuple[str, ...] = option((), "Names.")
-    loud: bool = option(False, "Shout.")
-
-class Width:
-    """How wide tables are."""
-
-    inputs = (
-        Input("STORE", "any tables", several=True),
-        Input("OTHER", "more tables", optional=True),
-        Input("BEFORE", "an earlier result", optional=True, of="width"),
-    )
-    requires = frozenset()
-    Config = WidthConfig
-
-    def __init__(self, config=None):
-        self.config = config or WidthConfig()
-
-    def run(self, inputs):
-        tables = [*inputs["store"], *inputs.get("other", ())]
-        rows = [{"table": t.name, "width": t.shape[1] * self.config.scale} for t in tables]
-        rows += [row for result in inputs.get("before", ()) for row in result.tables["widths"]]
-        return Result("width", {"loud": self.config.loud}, {}, {"widths": rows})
-'''
-
-
-def test_an_analysis_of_somebody_else_becomes_a_command(store: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    info = site / "width-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "width_plugin.py").write_text(PLUGIN)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: width\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[featkit.analyses]\nwidth = width_plugin:Width\n")
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-
-    def call(*arguments: object) -> str:
-        command = [sys.executable, "-m", "featkit_cli", *map(str, arguments)]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True
-        ).stdout
-
-    assert "width How wide tables are." in " ".join(call("--help").split())
-    assert "--scale FLOAT" in call("width", "--help")
-    content = json.loads(call("width", store, "--scale", "3", "--loud", "--json"))
-    assert [row["width"] for row in content["tables"]["widths"]] == [96, 192]
-    assert content["config"] == {"loud": True}
-    one, other = f"{store}:cifar_resnet20/avgpool", f"{store}:cifar_resnet20/layer2"
-    content = json.loads(call("width", one, other, one, "--other", other, "--json"))
-    assert [row["width"] for row in content["tables"]["widths"]] == [128, 64, 128, 64]
-    call("width", one, "-o", tmp_path / "saved")
-    content = json.loads(call("width", other, "--before", tmp_path / "saved", "--json"))
-    assert [row["width"] for row in content["tables"]["widths"]] == [64, 128]
-
-
-@pytest.mark.parametrize(
-    ("point", "status", "message"),
-    [
-        (
-            "gone = gone_package.thing:Gone",
-            0,
-            "gone (cannot be imported: gone_package.thing:Gone)",
-        ),
-        ("extract = width_plugin:Width", 2, "'extract' of width_plugin:Width has the name"),
-    ],
-)
-def test_a_bad_plugin_is_named(tmp_path: Path, point: str, status: int, message: str) -> None:
-    info = tmp_path / "bad-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[featkit.analyses]\n{point}\n")
-    helped = subprocess.run(
-        [sys.executable, "-m", "featkit_cli", "--help"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert helped.returncode == status
-    said = helped.stdout if status == 0 else helped.stderr
-    assert message in " ".join(said.split())
-    assert "unexpected" not in helped.stderr
 
 
 def test_the_result_holds_the_confusion(store: Path, run: Run, tmp_path: Path) -> None:
