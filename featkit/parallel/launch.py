@@ -114,8 +114,9 @@ def _run_agent(folder: Path, count: int, nodes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say is said below
+    for name in list(logging.root.manager.loggerDict):  # each has set a level of its own
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say is said below
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,

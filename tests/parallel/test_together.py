@@ -36,15 +36,21 @@ def test_networks_are_the_same_up_to_rounding(alone, together, method):
     one, two = (featkit.analyses.base.Result.load(f / method, method) for f in (alone, together))
     for a, b in zip(one.tables["epochs"], two.tables["epochs"], strict=True):
         assert b["loss"] == (a["loss"] and pytest.approx(a["loss"], rel=1e-5))
-    assert 0 < difference(alone / method, together / method) < 1e-5
+    check_alike(alone / method, together / method)
 
 
-def difference(one, other):
-    """Return ‖w - w'‖ / ‖w‖ of all weights and running statistics of two trainings."""
+def check_alike(one, other):
+    """Compare weights and running statistics by ‖w - w'‖ / ‖w‖ over all of them.
+
+    In one process torch adds up a batch's numbers of a channel, some 10⁵, in float32.
+    """
     found = [tasks.weights(run) for run in (one, other)]
     assert found[0].keys() == found[1].keys()
-    w, v = (np.concatenate([weight.ravel() for weight in own.values()]) for own in found)
-    return np.linalg.norm(w - v) / np.linalg.norm(w)
+    for is_running, most in ((False, 1e-5), (True, 1e-4)):
+        names = [name for name in found[0] if ("running" in name) == is_running]
+        if names:
+            w, v = (np.concatenate([own[name].ravel() for name in names]) for own in found)
+            assert 0 < np.linalg.norm(w - v) < most * np.linalg.norm(w)
 
 
 def test_one_process_goes_on_where_two_were_killed(tmp_path, found_by_ranks):
@@ -53,7 +59,7 @@ def test_one_process_goes_on_where_two_were_killed(tmp_path, found_by_ranks):
     assert json.loads((tmp_path / "killed" / "run.json").read_text())["chosen"] is None
     tasks.train("simclr", tmp_path / "killed", epochs=3)
     tasks.train("simclr", tmp_path / "whole", epochs=3)
-    assert difference(tmp_path / "whole", tmp_path / "killed") < 1e-5
+    check_alike(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_representations_are_the_same_up_to_rounding(alone, together):
