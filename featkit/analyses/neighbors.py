@@ -267,8 +267,8 @@ def _tell_recall(result: Result, config: KNNConfig, name: str, told: _Approximat
     what = "lists looked through" if config.approximate == "ivf" else "candidates kept"
     short = f", less than the {config.recall:.1%} asked for" if found.high < config.recall else ""
     result.notes.append(
-        f"{name}: accuracy of approximate neighbours ({config.approximate}, {told.effort:,} "
-        f"{what}): {found.share:.1%} of the {k} nearest are found (95 % interval {found.low:.1%} to "
+        f"{name}: accuracy of approximate neighbours ({config.approximate}, {told.effort:,} {what})"
+        f": {found.share:.1%} of the {k} nearest are found (95 % interval {found.low:.1%} to "
         f"{found.high:.1%}, {found.queries:,} queries compared with an exact search){short}"
     )
 
