@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -114,13 +115,30 @@ class FeatureTable:
 
     @cached_property
     def _mapped(self) -> NDArray[Any]:
-        return np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
+        try:
+            return np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            return self._file  # Linux promises no writable copy of what exceeds its memory
+
+    @cached_property
+    def _file(self) -> NDArray[Any]:
+        return np.memmap(self.path, self.dtype, "r", self._offset, self.shape)
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> NDArray[Any]:
+        """Return some rows, (m, …), read-only where they are mapped: for tables beyond memory.
+
+        Args:
+            rows: A slice, whose rows are mapped, or row numbers or (n,) bool, whose rows are read.
+        """
+        return self._file[rows]
 
     def numpy(self) -> NDArray[Any]:
         """Return all rows, (n, d) or (n, c, h, w), mapped into memory.
 
         Nothing is read before it is used. Writing to the array changes the copy in memory, never
-        the file.
+        the file; of a table that is larger than the memory of the machine it is an error.
         """
         return self._mapped
 
@@ -135,11 +153,11 @@ class FeatureTable:
         return torch.from_numpy(self._mapped).to(device)
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Yield consecutive rows, a few MB at a time, as (slice, mapped rows) without a copy."""
-        step = max(1, BLOCK_BYTES // max(1, self._mapped[:1].nbytes))
+        """Yield consecutive rows, a few MB at a time, as (slice, rows); mapped ones read-only."""
+        step = max(1, BLOCK_BYTES // max(1, self[:1].nbytes))
         for start in range(0, len(self), step):
             rows = slice(start, min(start + step, len(self)))
-            yield rows, self._mapped[rows]
+            yield rows, self[rows]
 
     def batches(
         self, size: int, shuffle: bool = False, seed: int = 0
@@ -161,7 +179,7 @@ class FeatureTable:
             order = np.random.default_rng(seed).permutation(order)
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            yield rows, self._mapped[rows]
+            yield rows, self[rows]
 
 
 class Store:
