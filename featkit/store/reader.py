@@ -114,13 +114,13 @@ class FeatureTable:
 
     @cached_property
     def _mapped(self) -> NDArray[Any]:
-        return np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
+        # a map that may be written to counts as memory, all of it, before a byte is read
+        return np.memmap(self.path, self.dtype, "r", self._offset, self.shape)
 
     def numpy(self) -> NDArray[Any]:
-        """Return all rows, (n, d) or (n, c, h, w), mapped into memory.
+        """Return all rows, (n, d) or (n, c, h, w), mapped into memory, read-only.
 
-        Nothing is read before it is used. Writing to the array changes the copy in memory, never
-        the file.
+        Nothing is read before it is used, and a table may be larger than the memory.
         """
         return self._mapped
 
@@ -129,10 +129,15 @@ class FeatureTable:
         return np.array(self._mapped, dtype=dtype, copy=copy)
 
     def torch(self, device: str | torch.device = "cpu") -> torch.Tensor:
-        """Return all rows as a tensor; on the CPU it shares the mapped memory."""
+        """Return all rows as a tensor, mapped into memory if on the CPU.
+
+        Writing to it changes the copy in memory, never the file; so a system may refuse a table
+        larger than its memory. Of that, take parts of :meth:`numpy`.
+        """
         import torch
 
-        return torch.from_numpy(self._mapped).to(device)
+        mapped = np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
+        return torch.from_numpy(mapped).to(device)
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield consecutive rows, a few MB at a time, as (slice, mapped rows) without a copy."""

@@ -240,10 +240,6 @@ class StoredEnsemble:
         Raises:
             StoreError: The store cannot be written to.
         """
-        rows: NDArray[np.float32] = psi
-        if side.failures:
-            rows = np.full((len(side.store), psi.shape[1]), np.nan, np.float32)
-            rows[side.readable] = psi
         spec = TableSpec(
             backbone=PREFIX + self.name,
             tap=_TAP,
@@ -251,10 +247,10 @@ class StoredEnsemble:
             spec=f"ensemble of {len(self.members)}",
             provenance=self._provenance(side, found_by, self.ensemble.digest()),
             rows=len(side.store),
-            row_shape=rows.shape[1:],
+            row_shape=psi.shape[1:],
             dtype="float32",
         )
-        write_derived(side.store, spec, rows, side.failures)
+        write_derived(side.store, spec, psi, side.failures)
 
     def _provenance(self, side: Side, found_by: FoundBy, weights: str | None) -> dict[str, Any]:
         settings = asdict(self.ensemble.settings())
