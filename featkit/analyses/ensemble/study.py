@@ -15,7 +15,7 @@ from featkit.analyses.sides import Split
 from featkit.errors import UsageError
 from featkit.ops.combine import combine
 from featkit.ops.linear_classifier import LinearEvaluation
-from featkit.ops.neighbors import Floats, nearest_neighbors, unit_rows
+from featkit.ops.neighbors import BLOCK, Floats, nearest_neighbors, unit_rows
 from featkit.ops.proportions import paired_test, proportion_interval
 from featkit.ops.similarity import (
     changed_neighbors,
@@ -225,8 +225,12 @@ def _tell_recovery(result: Result, names: Sequence[str], ensemble: EnsembleRepre
 
 
 def _tell_movement(result: Result, start: Floats, psi: Floats) -> None:
-    lengths = np.linalg.norm(start, axis=1)
-    moved = np.linalg.norm(psi - start, axis=1)[lengths > 0] / lengths[lengths > 0]
+    lengths, moved = np.empty(len(psi), np.float32), np.empty(len(psi), np.float32)
+    for first in range(0, len(psi), BLOCK):  # both may be larger than the memory
+        part = slice(first, first + BLOCK)
+        lengths[part] = np.linalg.norm(start[part], axis=1)
+        moved[part] = np.linalg.norm(psi[part] - start[part], axis=1)
+    moved = moved[lengths > 0] / lengths[lengths > 0]
     result.arrays["moved"] = moved
     typical = float(np.median(moved)) if len(moved) else 0.0
     result.scalars["moved"] = typical

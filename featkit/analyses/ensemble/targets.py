@@ -82,9 +82,12 @@ class Targets:
         Raises:
             UsageError: A row is not finite.
         """
-        rows = index.numpy()
+        # files are read from front to back
+        order, places = index.sort()
+        back, rows = torch.empty_like(places), order.numpy()
+        back[places] = torch.arange(len(places))
         return [
-            torch.from_numpy(unit_rows(x[rows], name=f"model {j}{where}").array)
+            torch.from_numpy(unit_rows(x[rows], name=f"model {j}{where}").array)[back]
             for j, x in enumerate(self._arrays)
         ]
 
