@@ -60,20 +60,18 @@ class Gpu:
         name: As the data sheet calls it.
         bf16: Operations a second of bfloat16 products.
         fp32: Of float32 outside of tensor cores, which exact searches need.
-        memory: Bytes a second of its memory.
     """
 
     name: str
     bf16: float
     fp32: float
-    memory: float
 
 
 RESNET, VIT = Network("ResNet-50", 2 * 4.09e9, 2048), Network("ViT-L/16", 2 * 61.6e9, 1024)
 IMAGENET = Images("ImageNet-1k", 1_281_167 + 50_000, 115e3, 1000, 50_000, 1)
 LAION = Images("10⁹ images", 1_000_000_000, 25e3, 0, 50_000, 64)
-A100 = Gpu("A100 SXM 80 GB", 312e12, 19.5e12, 2.039e12)
-H100 = Gpu("H100 SXM", 989e12, 67e12, 3.35e12)
+A100 = Gpu("A100 SXM 80 GB", 312e12, 19.5e12)
+H100 = Gpu("H100 SXM", 989e12, 67e12)
 
 PATH_BYTES, STRING_BYTES = 40, 57
 """Of a path as UTF-8, and of an empty ``str`` of Python with the pointer to it."""
@@ -238,8 +236,7 @@ def _rates(rates: Rates) -> str:
     rows += [
         [
             f"{gpu.name}, peaks of its data sheet",
-            f"{gpu.bf16 / 1e12:.0f} TFLOP/s bf16, {gpu.fp32 / 1e12:g} fp32, "
-            f"{gpu.memory / 1e12:g} TB/s",
+            f"{gpu.bf16 / 1e12:.0f} TFLOP/s bf16, {gpu.fp32 / 1e12:g} fp32",
             "NVIDIA; not measured here",
         ]
         for gpu in (A100, H100)

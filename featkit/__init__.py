@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from featkit.data.sources import open_source
     from featkit.errors import FeatkitError
     from featkit.extraction.pipeline import extract
+    from featkit.ops.approximate import ApproximateNeighbors
     from featkit.ops.average_precision import eleven_point_average_precision
     from featkit.ops.byol_loss import byol_loss
     from featkit.ops.calibration import expected_calibration_error, fit_temperature
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from featkit.ops.projection import project
     from featkit.ops.proportions import paired_test, proportion_interval
     from featkit.ops.rank_correlation import rank_correlation
+    from featkit.ops.row_sources import SelectedRows
     from featkit.ops.similarity import neighbor_overlap
     from featkit.ops.spectrum import (
         decay_exponent,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from featkit.trainers.training import train
 
 _HOME = {
+    "ApproximateNeighbors": "featkit.ops.approximate",
     "Backbone": "featkit.backbones.base",
     "DissectConfig": "featkit.analyses.dissect.config",
     "EnsembleRepresentation": "featkit.analyses.ensemble.representation",
@@ -66,6 +69,7 @@ _HOME = {
     "Network": "featkit.backbones.base",
     "Preprocessing": "featkit.data.preprocessing",
     "SaliencyConfig": "featkit.analyses.saliency.config",
+    "SelectedRows": "featkit.ops.row_sources",
     "Store": "featkit.store.reader",
     "alignment": "featkit.ops.uniformity",
     "byol_loss": "featkit.ops.byol_loss",
@@ -106,6 +110,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ApproximateNeighbors",
     "Backbone",
     "DissectConfig",
     "EnsembleRepresentation",
@@ -119,6 +124,7 @@ __all__ = [
     "Network",
     "Preprocessing",
     "SaliencyConfig",
+    "SelectedRows",
     "Store",
     "__version__",
     "alignment",

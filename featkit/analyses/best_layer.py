@@ -44,6 +44,11 @@ class AveragedTable(FeatureTable):
         """``backbone/tap.pooling`` of the table that is averaged."""
         return self._source.name
 
+    def __getitem__(self, rows: slice | NDArray[Any]) -> NDArray[Any]:
+        """Return the averages of some rows, (m, d)."""
+        averages: NDArray[Any] = self._source[rows].mean(self._axes, dtype=np.float32)
+        return averages
+
     @property
     def _mapped(self) -> NDArray[Any]:  # nothing is kept in memory
         rows = np.empty(self.shape, self.dtype)

@@ -19,16 +19,18 @@ from featkit.analyses.base import (
     short_names,
 )
 from featkit.analyses.best_layer import pick_layers, with_taps
+from featkit.analyses.kept_index import StoredRows, open_index
 from featkit.analyses.sides import (
     Split,
     check_classes,
-    kept_rows,
     pair_tables,
     split_samples,
 )
 from featkit.errors import UsageError
-from featkit.ops.combine import Combination, combine
-from featkit.ops.neighbors import nearest_neighbors, resolve_device
+from featkit.ops.approximate import ApproximateNeighbors, Kind
+from featkit.ops.combine import Combination
+from featkit.ops.neighbors import neighbor_blocks, resolve_device
+from featkit.ops.recall import Recall
 from featkit.ops.votes import dino_vote, majority_vote
 from featkit.store.reader import FeatureTable
 
@@ -51,6 +53,12 @@ class KNNConfig:
         "alone; all for every layer, maps averaged.",
     )
     device: str = option("auto", "auto, cpu or cuda.")
+    approximate: Kind | None = option(
+        None,
+        "Look for most of the neighbours only, by an index that TRAIN's store keeps: ivf (lists of "
+        "near rows, for banks of any size) or hnsw (a graph, in memory).",
+    )
+    recall: float = option(0.95, "Share of the nearest that --approximate is to find.")
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
@@ -63,13 +71,35 @@ class KNNConfig:
         for how in self.combine:
             if how not in get_args(Combination):
                 raise UsageError(f"combine {how!r}: use {' or '.join(get_args(Combination))}")
+        if self.approximate not in (None, *get_args(Kind)):
+            raise UsageError(f"approximate {self.approximate!r}: use {' or '.join(get_args(Kind))}")
+        if not 0 < self.recall <= 1:
+            raise UsageError(f"recall is {self.recall}: give a share above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class _Features:
+    """One representation of both sides."""
+
+    name: str
+    bank: StoredRows
+    queries: StoredRows
+
+
+@dataclass(frozen=True)
+class _Approximation:
+    """How many of the neighbours were found, and by which effort."""
+
+    recall: Recall
+    effort: int
 
 
 class KNN:
     """Accuracy of a nearest-neighbour vote, by cosine similarity.
 
     Queries of TEST are classified by their neighbours in TRAIN; where both are the same store, by
-    all other samples (leave-one-out). Rows of unreadable images are left out of both.
+    all other samples (leave-one-out). Rows of unreadable images are left out of both. Tables may be
+    larger than memory: they are read block by block.
     """
 
     inputs: ClassVar[tuple[Input, ...]] = (
@@ -95,7 +125,10 @@ class KNN:
             arrays ``confusion/FEATURES/kK`` (classes, classes), rows the true class, of which the
             figure is that of the features and k that are best on TEST; scalars
             ``bank``, ``queries``, ``classes``, ``unreadable``, ``in_both`` (queries whose very
-            image is in the bank too) and ``leave_one_out``.
+            image is in the bank too) and ``leave_one_out``. Where neighbours are approximate, table
+            ``recall`` (features, k: the largest, recall: share of the exact neighbours that were
+            found for queries of TEST, low, high: its 95 % interval, compared: queries that were,
+            effort: lists looked through or candidates kept), and scalar ``recall``, the least.
 
         Raises:
             UsageError: The two sides do not belong together.
@@ -126,8 +159,10 @@ class KNN:
             result.tables["layers"] = tried
             result.shown = {"layers": (), "accuracy": ()}
         result.arrays["classes"] = np.array(split.classes)
-        for name, bank, queries in self._features(pairs, split):
-            self._judge(name, bank, queries, split, result)
+        for features in self._features(pairs, split):
+            self._judge(features, split, result)
+        if self.config.approximate:
+            result.scalars["recall"] = min(row["recall"] for row in result.tables["recall"])
         _add_figures(result)
         return result
 
@@ -140,51 +175,61 @@ class KNN:
 
     def _features(
         self, pairs: Sequence[tuple[FeatureTable, FeatureTable]], split: Split
-    ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-        """Yield name, bank and queries of every table, then of the combinations."""
-        names = short_names([train for train, _ in pairs])
-        for name, (train, test) in zip(names, pairs, strict=True):
-            yield name, kept_rows(train, split.bank_rows), kept_rows(test, split.query_rows)
+    ) -> Iterator[_Features]:
+        """Yield every table, then the combinations."""
+        banks, asked = zip(*pairs, strict=True)
+        for name, bank, queries in zip(short_names(banks), banks, asked, strict=True):
+            yield _Features(
+                name,
+                StoredRows((bank,), split.bank_rows),
+                StoredRows((queries,), split.query_rows),
+            )
         for how in dict.fromkeys(self.config.combine):
-            bank = combine([kept_rows(train, split.bank_rows) for train, _ in pairs], how)
-            if split.leave_one_out:
-                yield how, bank, bank
-            else:
-                yield (
-                    how,
-                    bank,
-                    combine([kept_rows(test, split.query_rows) for _, test in pairs], how),
-                )
+            bank_of_all = StoredRows(banks, split.bank_rows, how)
+            of_all = StoredRows(asked, split.query_rows, how)
+            yield _Features(how, bank_of_all, bank_of_all if split.leave_one_out else of_all)
 
     def _leave_one_out(self, table: FeatureTable, split: Split) -> float:
         """Return the accuracy of a bank's rows among each other, the mean over k."""
-        bank = kept_rows(table, split.bank_rows)
-        votes = self._vote(bank, bank, split, exclude_self=True)
+        bank = StoredRows((table,), split.bank_rows)
+        votes, _, _ = self._vote(_Features(table.name, bank, bank), split, leave_one_out=True)
         return float(np.mean([(found == split.bank_labels).mean() for found in votes.values()]))
 
     def _vote(
-        self, bank: NDArray[Any], queries: NDArray[Any], split: Split, exclude_self: bool
-    ) -> dict[int, NDArray[np.int64]]:
-        """Return the class of each query for each k."""
-        config = self.config
-        similarities, rows = nearest_neighbors(
-            queries, bank, max(config.k), exclude_self=exclude_self, device=config.device
-        )
-        voters, count = split.bank_labels[rows], len(split.classes)
-        if config.vote == "majority":
-            return majority_vote(similarities, voters, count, config.k)
-        return dino_vote(similarities, voters, count, config.k, temperature=config.temperature)
+        self, features: _Features, split: Split, leave_one_out: bool
+    ) -> tuple[dict[int, NDArray[np.int64]], _Approximation | None, list[str]]:
+        """Return the class of each query for each k, how well neighbours were found, and notes."""
+        config, bank, queries = self.config, features.bank.rows(), features.queries.rows()
+        k, count = max(config.k), len(split.classes)
+        own = np.arange(bank.shape[0]) if leave_one_out else None
+        notes: list[str] = []
+        told = None
+        if config.approximate:
+            index = ApproximateNeighbors(k, config.approximate, config.recall, config.device)
+            notes = open_index(features.bank, index)
+            found = index.blocks(queries, k, own=own)
+            told = _Approximation(index.measure(queries, own=own), index.effort_)
+        else:
+            found = neighbor_blocks(queries, bank, k, own=own, device=config.device)
+        votes = {k: np.empty(queries.shape[0], np.int64) for k in config.k}
+        for part, similarities, rows in found:
+            voters = split.bank_labels[rows]
+            if config.vote == "majority":
+                voted = majority_vote(similarities, voters, count, config.k)
+            else:
+                voted = dino_vote(
+                    similarities, voters, count, config.k, temperature=config.temperature
+                )
+            for k, winners in voted.items():
+                votes[k][part] = winners
+        return votes, told, notes
 
-    def _judge(
-        self,
-        name: str,
-        bank: NDArray[Any],
-        queries: NDArray[Any],
-        split: Split,
-        result: Result,
-    ) -> None:
-        config, count = self.config, len(split.classes)
-        votes = self._vote(bank, queries, split, split.leave_one_out)
+    def _judge(self, features: _Features, split: Split, result: Result) -> None:
+        config, name, count = self.config, features.name, len(split.classes)
+        votes, told, notes = self._vote(features, split, split.leave_one_out)
+        result.notes += [f"{name}: {note}" for note in notes]
+        if told:
+            _tell_recall(result, config, name, told)
         for k in dict.fromkeys(config.k):
             confusion = np.zeros((count, count), np.int64)
             np.add.at(confusion, (split.query_labels, votes[k]), 1)
@@ -204,6 +249,28 @@ class KNN:
                 for c in range(count)
             ]
             result.arrays[f"confusion/{name}/k{k}"] = confusion
+
+
+def _tell_recall(result: Result, config: KNNConfig, name: str, told: _Approximation) -> None:
+    found, k = told.recall, max(config.k)
+    result.tables.setdefault("recall", []).append(
+        {
+            "features": name,
+            "k": k,
+            "recall": found.share,
+            "low": found.low,
+            "high": found.high,
+            "compared": found.queries,
+            "effort": told.effort,
+        }
+    )
+    what = "lists looked through" if config.approximate == "ivf" else "candidates kept"
+    short = f", less than the {config.recall:.1%} asked for" if found.high < config.recall else ""
+    result.notes.append(
+        f"{name}: accuracy of approximate neighbours ({config.approximate}, {told.effort:,} "
+        f"{what}): {found.share:.1%} of the {k} nearest are found (95 % interval {found.low:.1%} to "
+        f"{found.high:.1%}, {found.queries:,} queries compared with an exact search){short}"
+    )
 
 
 def _add_figures(result: Result) -> None:

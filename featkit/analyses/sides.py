@@ -170,5 +170,8 @@ def _shared(bank: NDArray[np.uint8], queries: NDArray[np.uint8]) -> int:
 
 
 def kept_rows(table: FeatureTable, keep: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return some rows of a table, mapped into memory where they are all."""
+    """Return some rows of a table as an array, mapped into memory where they are all.
+
+    Others are copied; :class:`featkit.ops.row_sources.SelectedRows` copies none.
+    """
     return table.numpy() if keep.all() else table.numpy()[keep]

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from featkit.errors import UsageError
+from featkit.ops.approximate import ApproximateNeighbors, Kind
 from featkit.ops.neighbors import (
     Floats,
     Integers,
+    Rows,
+    as_rows,
+    check_finite,
     nearest_neighbors,
     unit_rows,
 )
+from featkit.ops.row_sources import RowSource, is_mapped
 from featkit.ops.votes import dino_vote, majority_vote, vote_weights
+
+Given: TypeAlias = npt.ArrayLike | torch.Tensor | RowSource
 
 
 class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -32,13 +44,19 @@ class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         vote: ``majority`` or ``dino``.
         temperature: T > 0 of the dino vote.
         device: ``auto``, ``cpu`` or ``cuda``.
+        approximate: ``ivf`` or ``hnsw`` to look for most of the neighbours in a part of the time,
+            as :class:`featkit.ops.approximate.ApproximateNeighbors`; None for all.
+        recall: Share of the ``k`` nearest that is then to be found, in (0, 1].
 
     Attributes:
         classes_: The distinct labels, sorted, (c).
         n_features_in_: d.
+        neighbors_: The index, ``approximate`` given; its ``measure(X)`` tells the recall for X.
 
     Cost: ``fit`` keeps 4·n·d bytes; ``predict`` as
-    :func:`featkit.ops.neighbors.nearest_neighbors`.
+    :func:`featkit.ops.neighbors.nearest_neighbors`. Training rows that are a memory map, a table of
+    a store or another source of rows (:class:`featkit.ops.row_sources.RowSource`) are not kept, but
+    read and normalised at each search, so that they may be larger than memory.
 
     Source: Wu et al. 2018, arXiv:1805.01978, sec. 3.4 (weighted vote); Caron et al. 2021,
     arXiv:2104.14294 (T = 0.07; k = 20 was the best there).
@@ -55,17 +73,22 @@ class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         vote: str = "majority",
         temperature: float = 0.07,
         device: str = "auto",
+        approximate: Kind | None = None,
+        recall: float = 0.95,
     ) -> None:
         self.k = k
         self.vote = vote
         self.temperature = temperature
         self.device = device
+        self.approximate = approximate
+        self.recall = recall
 
-    def fit(self, X: npt.ArrayLike | torch.Tensor, y: npt.ArrayLike) -> Self:  # noqa: N803
+    def fit(self, X: Given, y: npt.ArrayLike) -> Self:  # noqa: N803
         """Keep the normalised rows and their labels.
 
         Args:
-            X: (n, d), finite; float32, float16 and float64 are read as they are.
+            X: (n, d), finite; float32, float16 and float64 are read as they are, and what is mapped
+                into memory must stay as it is.
             y: labels (n), whole numbers or strings.
 
         Returns:
@@ -77,12 +100,21 @@ class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         features, labels = self._validated(X, y=y)
         self._temperature()
         self.classes_, self._labels = np.unique(labels, return_inverse=True)
-        self._bank = unit_rows(features, name="X")
+        self._bank: Rows
+        if isinstance(features, np.ndarray) and not is_mapped(features):
+            self._bank = unit_rows(features, name="X")
+        else:
+            check_finite(as_rows(features, "X"), "X")
+            self._bank = features
+        if self.approximate is not None:
+            self.neighbors_ = ApproximateNeighbors(
+                self.k, self.approximate, self.recall, self.device
+            ).fit(self._bank)
         return self
 
     def kneighbors(
         self,
-        X: npt.ArrayLike | torch.Tensor | None = None,  # noqa: N803
+        X: Given | None = None,  # noqa: N803
         n_neighbors: int | None = None,
     ) -> tuple[Floats, Integers]:
         """Find the most similar training rows.
@@ -101,6 +133,9 @@ class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         k = self.k if n_neighbors is None else n_neighbors
+        if self.approximate is not None:
+            queries = None if X is None else self._validated(X, reset=False)[0]
+            return self.neighbors_.kneighbors(queries, k)
         if X is None:
             return nearest_neighbors(
                 self._bank, self._bank, k, exclude_self=True, device=self.device
@@ -108,7 +143,7 @@ class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         (queries,) = self._validated(X, reset=False)
         return nearest_neighbors(queries, self._bank, k, device=self.device)
 
-    def predict(self, X: npt.ArrayLike | torch.Tensor) -> npt.NDArray[Any]:  # noqa: N803
+    def predict(self, X: Given) -> npt.NDArray[Any]:  # noqa: N803
         """Predict the class of each row.
 
         Args:
@@ -129,7 +164,7 @@ class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             winners = dino_vote(similarities, labels, c, [k], temperature=temperature)[k]
         return self.classes_[winners]
 
-    def predict_proba(self, X: npt.ArrayLike | torch.Tensor) -> npt.NDArray[np.float64]:  # noqa: N803
+    def predict_proba(self, X: Given) -> npt.NDArray[np.float64]:  # noqa: N803
         """Return the share of the vote of each class.
 
         ``Σ_j w_j [y_j = c] / Σ_j w_j``. Where classes tie, ``predict`` takes the nearer one and
@@ -154,7 +189,7 @@ class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         shares /= weights.sum(axis=1, keepdims=True)
         return shares
 
-    def _votes(self, X: npt.ArrayLike | torch.Tensor) -> tuple[Floats, Integers, float | None]:  # noqa: N803
+    def _votes(self, X: Given) -> tuple[Floats, Integers, float | None]:  # noqa: N803
         check_is_fitted(self)
         temperature = self._temperature()
         similarities, rows = self.kneighbors(X)
@@ -166,19 +201,28 @@ class KNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.temperature if self.vote == "dino" else None
 
     def _validated(self, X: Any, **checks: Any) -> tuple[Any, ...]:  # noqa: N803
-        """Check as scikit-learn does, but say it in one line; ``unit_rows`` looks for NaN."""
+        """Check as scikit-learn does, but say it in one line; ``unit_rows`` looks for NaN.
+
+        Of a source of rows the first is checked, whose form is that of all.
+        """
         if isinstance(X, torch.Tensor):
             X = (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()  # noqa: N806
+        streamed = isinstance(X, RowSource) and not isinstance(X, np.ndarray)
         try:
+            if streamed and "y" in checks:
+                labels = column_or_1d(checks.pop("y"), warn=True)
+                check_consistent_length(X, labels)
             found = validate_data(
                 self,
-                X,
+                np.asarray(X[:1]) if streamed else X,
                 dtype=[np.float32, np.float16, np.float64],
                 ensure_all_finite=False,
                 **checks,
             )
-            if "y" in checks:
+            if streamed:
+                found = (X, labels) if "reset" not in checks else X
+            if isinstance(found, tuple):
                 check_classification_targets(found[1])
         except ValueError as error:
             raise UsageError(" ".join(str(error).split())) from error
-        return found if "y" in checks else (found,)
+        return found if isinstance(found, tuple) else (found,)

@@ -117,6 +117,14 @@ class FeatureTable:
         # a map that may be written to counts as memory, all of it, before a byte is read
         return np.memmap(self.path, self.dtype, "r", self._offset, self.shape)
 
+    def __getitem__(self, rows: slice | NDArray[Any]) -> NDArray[Any]:
+        """Return some rows, (m, …), read-only where they are mapped.
+
+        Args:
+            rows: A slice, whose rows are mapped, or row numbers or (n,) bool, whose rows are read.
+        """
+        return self._mapped[rows]
+
     def numpy(self) -> NDArray[Any]:
         """Return all rows, (n, d) or (n, c, h, w), mapped into memory, read-only.
 
@@ -140,11 +148,11 @@ class FeatureTable:
         return torch.from_numpy(mapped).to(device)
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Yield consecutive rows, a few MB at a time, as (slice, mapped rows) without a copy."""
-        step = max(1, BLOCK_BYTES // max(1, self._mapped[:1].nbytes))
+        """Yield consecutive rows, a few MB at a time, as (slice, rows); mapped ones read-only."""
+        step = max(1, BLOCK_BYTES // max(1, self[:1].nbytes))
         for start in range(0, len(self), step):
             rows = slice(start, min(start + step, len(self)))
-            yield rows, self._mapped[rows]
+            yield rows, self[rows]
 
     def batches(
         self, size: int, shuffle: bool = False, seed: int = 0
@@ -166,7 +174,7 @@ class FeatureTable:
             order = np.random.default_rng(seed).permutation(order)
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            yield rows, self._mapped[rows]
+            yield rows, self[rows]
 
 
 class Store:

@@ -15,10 +15,12 @@ FORMAT_VERSION = 1
 SAMPLES_FORMAT = "featkit-samples"
 TABLE_FORMAT = "featkit-table"
 PART_FORMAT = "featkit-part"
+INDEX_FORMAT = "featkit-index"
 
 SAMPLES_FILE = "samples.h5"
 RUNS_FILE = "runs.jsonl"
 PARTIAL_FOLDER = ".partial"
+INDEX_FOLDER = ".index"
 LOCK_FILE = ".lock"
 
 LIBVER = ("v110", "v110")
@@ -103,3 +105,12 @@ def check_header(file: h5py.File, kind: str, path: Path) -> None:
             f"{path}: written in format version {version}, this featkit reads up to "
             f"{FORMAT_VERSION}; upgrade featkit"
         )
+
+
+def key_of(path: Path) -> str | None:
+    """Return the key of a table; None if the file cannot be read."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return str(file.attrs["key"])
+    except (OSError, KeyError):
+        return None

@@ -11,6 +11,7 @@ import numpy as np
 from featkit.errors import DamagedError, StoreError
 from featkit.store.files import check_seal
 from featkit.store.fingerprint import fingerprint
+from featkit.store.indexes import index_files, read_index
 from featkit.store.reader import FeatureTable, Store
 from featkit.store.samples import Samples
 from featkit.store.schema import SAMPLES_FILE, SAMPLES_FORMAT, TABLE_FORMAT, table_file
@@ -36,7 +37,7 @@ def verify_store(path: str | Path) -> Iterator[Check]:
     """Hash every file again, and compare shapes, rows and numbers with what they should be.
 
     Yields:
-        One check a file: samples, tables, then unfinished tables.
+        One check a file: samples, tables, indexes, then unfinished tables.
 
     Raises:
         StoreError: The folder is not a store.
@@ -54,6 +55,8 @@ def verify_store(path: str | Path) -> Iterator[Check]:
     yield Check(SAMPLES_FILE)
     for file in store.table_files():
         yield _check_table(file, store.samples, path)
+    for file in index_files(path):
+        yield Check(file.relative_to(path).as_posix(), _index_problems(file))
     for unfinished in unfinished_tables(path):
         done = f"unfinished: {unfinished.rows_done:,} of {unfinished.rows:,} rows"
         yield Check(f"{unfinished.name}.h5", remarks=(done,))
@@ -66,6 +69,16 @@ def _seal_problems(file: Path, kind: str) -> tuple[str, ...]:
         return ("its bytes are not the ones that were written; delete it and extract again",)
     except OSError as error:
         return (f"cannot be read now ({error.strerror}); its bytes were not looked at",)
+    return ()
+
+
+def _index_problems(file: Path) -> tuple[str, ...]:
+    try:
+        read_index(file)
+    except DamagedError:
+        return ("its bytes are not the ones that were written; delete it, it will be made again",)
+    except (StoreError, FileNotFoundError) as error:
+        return (str(error),)
     return ()
 
 

@@ -28,6 +28,7 @@ from featkit.store.files import (
     write_sealed,
 )
 from featkit.store.fingerprint import Provenance, canonical_json, fingerprint
+from featkit.store.indexes import unused_indexes
 from featkit.store.schema import (
     LIBVER,
     LOCK_FILE,
@@ -35,6 +36,7 @@ from featkit.store.schema import (
     PARTIAL_FOLDER,
     TABLE_FORMAT,
     check_header,
+    key_of,
     put,
     table_file,
     write_header,
@@ -302,6 +304,8 @@ def drop(folder: Path) -> None:
 def remains(store: Path, pending: Collection[str] = ()) -> list[Path]:
     """List what crashes have left: parts of tables that are there, and parts without a plan.
 
+    Indexes of tables that are no longer there are listed too.
+
     Args:
         store: The store's folder.
         pending: Keys of tables that are about to be made, even where they are there.
@@ -310,24 +314,19 @@ def remains(store: Path, pending: Collection[str] = ()) -> list[Path]:
     found = []
     for folder in sorted((store / PARTIAL_FOLDER).glob("*")):
         begun = known.get(folder)
-        is_made = begun is not None and _key_of(store / f"{begun.name}.h5") == folder.name
+        is_made = begun is not None and key_of(store / f"{begun.name}.h5") == folder.name
         if begun is None or (is_made and folder.name not in pending):
             found.append(folder)
-    return found
+    return found + unused_indexes(store)
 
 
 def sweep(store: Path, pending: Collection[str]) -> None:
     """Delete what crashes have left; see :func:`remains`. The store's lock is held."""
-    for folder in remains(store, pending):
-        drop(folder)
-
-
-def _key_of(path: Path) -> str | None:
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return str(file.attrs["key"])
-    except (OSError, KeyError):
-        return None
+    for path in remains(store, pending):
+        if path.is_dir():
+            drop(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _write_failures(file: h5py.File, failures: Mapping[int, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from featkit.data.loading import Chosen, default_workers, load_batches
 from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source
 from featkit.errors import SourceError, UsageError
+from featkit.ops.free_memory import free_memory
 from featkit.ops.hold_out import hold_out
 from featkit.ops.neighbors import Integers
 from featkit.store.files import explain_write_errors
@@ -136,7 +136,7 @@ def reserve(
         StoreError: It does not.
     """
     size = math.prod(shape) * np.dtype(kind).itemsize
-    if size <= _IN_MEMORY * _free_memory():
+    if size <= _IN_MEMORY * free_memory():
         return np.empty(shape, kind)
     with (
         explain_write_errors(what, scratch, "the run is as it was"),
@@ -145,13 +145,3 @@ def reserve(
         if hasattr(os, "posix_fallocate"):  # else a disk that fills ends the process by a signal
             os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, kind, "w+", shape=shape)
-
-
-def _free_memory() -> int:
-    """Return the bytes that can be had without swapping; all there are where that is not told."""
-    told = Path("/proc/meminfo")
-    if told.exists():
-        found = re.search(r"MemAvailable:\s+(\d+) kB", told.read_text())
-        if found:
-            return int(found[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -40,8 +40,8 @@ def test_a_pass_by_hand() -> None:
 def test_defaults_are_those_of_featkit() -> None:
     from featkit.extraction.planning import Options
 
-    assert plan.PART_ROWS == PART_BATCHES * Options().batch_size
-    assert plan.SWEEP == len(PENALTIES)
+    assert PART_BATCHES * Options().batch_size == plan.PART_ROWS
+    assert len(PENALTIES) == plan.SWEEP
 
 
 def test_an_open_store_takes_what_the_plan_says(tmp_path: Path) -> None:

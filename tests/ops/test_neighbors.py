@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.utils.estimator_checks import check_estimator
 
 from featkit.errors import UsageError
-from featkit.ops import neighbors, votes
+from featkit.ops import neighbors, search_engines, votes
 from featkit.ops.knn_classifier import KNNClassifier
 from featkit.ops.neighbors import (
     UnitRows,
@@ -31,7 +31,7 @@ from featkit.ops.neighbors import (
 )
 from featkit.ops.votes import dino_vote, majority_vote
 
-ENGINES = [neighbors._faiss_engine, neighbors._torch_engine]
+ENGINES = [search_engines.faiss_engine, search_engines.torch_engine]
 each_engine = pytest.mark.parametrize("engine", ENGINES, ids=["faiss", "torch"])
 
 
@@ -39,8 +39,10 @@ def gaussian(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def search(engine, queries, bank, k, **options):
-    return neighbors._search(queries, bank, k, engine, torch.device("cpu"), **options)
+def search(engine, queries, bank, k, exclude_self=False, **options):
+    own, cpu = np.arange(len(queries)) if exclude_self else None, torch.device("cpu")
+    blocks = list(neighbors._search_blocks(queries, bank, k, engine, cpu, own=own, **options))
+    return tuple(np.concatenate([block[i] for block in blocks]) for i in (1, 2))
 
 
 def assert_neighbours(found, queries, bank, exclude_self=False, tolerance=1e-6):
@@ -221,7 +223,7 @@ def test_one_search_holds_the_answer_for_every_smaller_k(engine):
 def test_few_candidates_at_once_change_nothing(monkeypatch):
     queries, bank = gaussian(50, 32, seed=15), gaussian(700, 32, seed=16)
     one = nearest_neighbors(queries, bank, 300, device="cpu")
-    monkeypatch.setattr(neighbors, "KEPT", 1000)
+    monkeypatch.setattr(search_engines, "KEPT", 1000)
     other = nearest_neighbors(queries, bank, 300, device="cpu")
     np.testing.assert_array_equal(one[1], other[1])
 
@@ -390,18 +392,18 @@ def test_torch_searches_without_tf32_and_without_autocast(monkeypatch):
     matmul = torch.backends.cuda.matmul
     new = hasattr(matmul, "fp32_precision")
     seen = []
-    merge = neighbors._merge
+    merge = search_engines.merged
 
     def spy(one, other, k):
         seen.append((matmul.fp32_precision if new else matmul.allow_tf32, other[0].dtype))
         return merge(one, other, k)
 
-    monkeypatch.setattr(neighbors, "_merge", spy)
+    monkeypatch.setattr(search_engines, "merged", spy)
     before = matmul.allow_tf32
     matmul.allow_tf32 = True
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            search(neighbors._torch_engine, GOOD, GOOD, 1)
+            search(search_engines.torch_engine, GOOD, GOOD, 1)
         assert matmul.allow_tf32 is True
     finally:
         matmul.allow_tf32 = before

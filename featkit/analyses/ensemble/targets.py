@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from featkit.errors import UsageError
 from featkit.ops.neighbors import unit_rows
 from featkit.ops.pca import principal_components
+from featkit.ops.row_sources import RowSource
 
 _BLOCK = 8192
 
@@ -46,7 +46,7 @@ class Targets:
             )
         self._arrays = [_matrix(x, j) for j, x in enumerate(features)]
         self.widths = tuple(x.shape[1] for x in self._arrays)
-        counts = [len(x) for x in self._arrays]
+        counts = [x.shape[0] for x in self._arrays]
         if len(set(counts)) > 1:
             raise UsageError(
                 f"the models have features of different numbers of images, {counts}; extract all "
@@ -67,7 +67,7 @@ class Targets:
         self.means = tuple((total / len(self)).float() for total in sums)
 
     def __len__(self) -> int:
-        return len(self._arrays[0])
+        return self._arrays[0].shape[0]
 
     def read(self, index: Tensor, where: str = "") -> list[Tensor]:
         """Return rows of every model, normalised.
@@ -126,16 +126,18 @@ class Targets:
             start[place] = functional.normalize((torch.cat(parts, 1) - mean) @ components.T)
 
 
-def _matrix(x: Any, j: int) -> NDArray[Any]:
+def _matrix(x: Any, j: int) -> RowSource:
     """Return rows without reading them: tables are mapped into memory."""
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         array = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     else:
-        array = x.numpy() if hasattr(x, "numpy") else np.asarray(x)
+        array = (
+            x.numpy() if hasattr(x, "numpy") else x if isinstance(x, RowSource) else np.asarray(x)
+        )
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise UsageError(
             f"the features of model {j} are {array.dtype} {array.shape}: give real numbers (n, d)"
         )
-    found: NDArray[Any] = array
+    found: RowSource = array
     return found

@@ -1,0 +1,228 @@
+"""Approximate neighbours by an inverted file: a query looks through the lists near to it only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from featkit.ops.kmeans import kmeans
+from featkit.ops.neighbors import (
+    BLOCK,
+    CHUNK_FLOATS,
+    FOUND,
+    Floats,
+    Found,
+    Integers,
+    Rows,
+    UnitRows,
+    as_rows,
+    check_search,
+    in_order,
+    nearest_neighbors,
+    neighbor_blocks,
+    resolve_device,
+    unit,
+    unit_rows,
+)
+from featkit.ops.row_sources import RowSource
+from featkit.ops.search_engines import Neighbors, faiss_threads, full_precision, merged
+
+LISTS = 4
+"""Lists are this many times √n: the least of what faiss advises, as lists cost time to find."""
+
+FITTED = 30
+"""Rows a list that the centroids are fitted to, likewise."""
+
+ITERATIONS = 10
+"""Of k-means, as in faiss' ``IndexIVF``."""
+
+
+@dataclass(frozen=True)
+class InvertedFile:
+    """The rows of a bank in lists, each row in that of the most similar of l centroids.
+
+    It holds no features: the rows of lists are read from the bank, in the order of the bank, so
+    that the bank may be larger than memory and is not copied. A list is multiplied with all queries
+    that look through it, where faiss' ``IndexIVFFlat``, which finds the same neighbours, multiplies
+    vector by vector.
+
+    Args:
+        centroids: float32 (l, d), each of length 1.
+        lists: The list of each row, int32 (n) in [0, l).
+
+    Source: Sivic and Zisserman 2003, Video Google; faiss' guidelines to choose an index,
+    https://github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index: 4 √n to 16 √n
+    lists, fitted to 30 to 256 rows a list.
+
+    Example:
+        >>> bank = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> index = InvertedFile(np.eye(2, dtype=np.float32), np.array([0, 0, 1], np.int32))
+        >>> [(_, similarities, rows)] = index.search(np.array([[2.0, 0.2]]), bank, 2, 1)
+        >>> rows
+        array([[1, 0]])
+    """
+
+    PARAMETERS: ClassVar = {"lists": LISTS, "fitted": FITTED, "iterations": ITERATIONS}
+
+    centroids: Floats
+    lists: npt.NDArray[np.int32]
+
+    @classmethod
+    def build(
+        cls, bank: Rows, *, device: str | torch.device = "auto", seed: int = 0
+    ) -> InvertedFile:
+        """Cluster a sample of the rows, and put each row into the list of its centroid.
+
+        Args:
+            bank: (n, d), as for :func:`featkit.ops.neighbors.nearest_neighbors`.
+            device: As there.
+            seed: Of the sample and of the first centroids.
+
+        Returns:
+            l = 4 √n lists, or n / 30 if that is less, one at least.
+
+        Raises:
+            UsageError: ``bank`` cannot be used.
+
+        Cost: 2·n·l·d + 660·l²·d operations; memory 240·l·d bytes for the sample, and that of an
+        exact search for one neighbour.
+        """
+        held = as_rows(bank, "bank")
+        n = held.shape[0]
+        count = max(1, min(round(LISTS * n**0.5), n // FITTED))
+        draws = np.random.default_rng(seed)
+        chosen = np.sort(draws.choice(n, min(n, FITTED * count), replace=False, shuffle=False))
+        sample = torch.from_numpy(unit(bank, held, chosen, "bank")).to(resolve_device(device))
+        with faiss_threads():
+            found = kmeans(sample, count, iterations=ITERATIONS, seed=seed)
+        centroids = unit_rows(found.centroids)
+        lists = np.empty(n, np.int32)
+        for part, _, nearest in neighbor_blocks(bank, centroids, 1, device=device):
+            lists[part] = nearest[:, 0]
+        return cls(centroids.array, lists)
+
+    def places(self, queries: Floats, rows: Integers) -> Integers:
+        """Return how many lists a query must look through to come to some rows, less one.
+
+        Args:
+            queries: float32 (q, d), each of length 1.
+            rows: Of the bank, (q, k).
+
+        Returns:
+            (q, k) in [0, l).
+
+        Cost: 2·q·l·d operations, 16·q·l bytes.
+        """
+        _, order = nearest_neighbors(
+            UnitRows(queries), UnitRows(self.centroids), len(self.centroids)
+        )
+        places = np.argsort(order, axis=1)
+        return np.take_along_axis(places, self.lists[rows].astype(np.int64), axis=1)
+
+    def search(
+        self,
+        queries: Rows,
+        bank: Rows,
+        k: int,
+        probes: int,
+        *,
+        own: Integers | None = None,
+        device: str | torch.device = "auto",
+    ) -> Iterator[Found]:
+        """Yield the most similar rows among those of the lists nearest to each query.
+
+        A query whose lists hold fewer than k rows looks through twice as many, and so on.
+
+        Args:
+            queries: (q, d), as for :func:`featkit.ops.neighbors.neighbor_blocks`.
+            bank: The rows that the lists were made of, (n, d).
+            k: Neighbours of each query.
+            probes: Lists that each query looks through; with l of them the search is exact.
+            own: As there.
+            device: As there.
+
+        Yields:
+            As there.
+
+        Raises:
+            UsageError: As there.
+
+        Cost: 2·q·d·(l + n·probes / l) operations, if lists are alike; each row of the bank that is
+        looked at is read once for 2²⁷ / d queries. Memory: a GiB and 20 bytes for each of the rows.
+        """
+        asked, held = as_rows(queries, "queries"), as_rows(bank, "bank")
+        kept = check_search(asked, held, k, own)
+        probes = min(probes, len(self.centroids))
+        where = resolve_device(device)
+        q, d = asked.shape
+        most = max(1, min(CHUNK_FLOATS // d, FOUND // max(kept, probes)))
+        for start in range(0, q, most):
+            part = slice(start, min(start + most, q))
+            units = unit(queries, asked, part, "queries")
+            near, rows = self._scan(units, (bank, held), kept, probes, where)
+            more = probes
+            while len(short := np.flatnonzero(rows[:, -1] < 0)):
+                more = min(2 * more, len(self.centroids))
+                near[short], rows[short] = self._scan(units[short], (bank, held), kept, more, where)
+            near = near.clip(-1, 1)
+            yield part, *in_order(near, rows, None if own is None else own[part])
+
+    def _scan(
+        self,
+        units: Floats,
+        bank: tuple[Rows, RowSource],
+        kept: int,
+        probes: int,
+        device: torch.device,
+    ) -> tuple[Floats, Integers]:
+        """Return the best rows of each query, -1 where its lists hold fewer."""
+        centroids = UnitRows(self.centroids)
+        _, probed = nearest_neighbors(UnitRows(units), centroids, probes, device=device)
+        askers, bounds = _by_list(probed.ravel(), len(self.centroids))
+        rows = np.flatnonzero((np.diff(bounds) > 0)[self.lists])
+        asked = torch.from_numpy(units).to(device)
+        best = torch.full((len(units), kept), -torch.inf, device=device)
+        found = torch.full((len(units), kept), -1, device=device)
+        step = max(1, CHUNK_FLOATS // units.shape[1])
+        with full_precision(device):
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
+                held = torch.from_numpy(unit(*bank, some, "bank")).to(device)
+                members, ends = _by_list(self.lists[some], len(self.centroids))
+                for number in np.flatnonzero(np.diff(ends)):
+                    who = askers[bounds[number] : bounds[number + 1]] // probes
+                    inside = members[ends[number] : ends[number + 1]]
+                    for first, last in _steps(len(inside)):
+                        one = torch.from_numpy(inside[first:last]).to(device)
+                        names = torch.from_numpy(some[inside[first:last]]).to(device)
+                        _look(asked, who, held[one], names, (best, found))
+        return best.cpu().numpy(), found.cpu().numpy()
+
+
+def _by_list(numbers: npt.NDArray[np.integer], count: int) -> tuple[Integers, Integers]:
+    """Return the places of each number among ``numbers``, in order, and where each begins."""
+    order = np.argsort(numbers, kind="stable")
+    return order, np.concatenate([[0], np.cumsum(np.bincount(numbers, minlength=count))])
+
+
+def _steps(count: int) -> Iterator[tuple[int, int]]:
+    yield from pairwise([*range(0, count, BLOCK), count])
+
+
+def _look(
+    asked: torch.Tensor, who: Integers, rows: torch.Tensor, names: torch.Tensor, best: Neighbors
+) -> None:
+    """Let some queries look at some rows, and keep the best of each in ``best``."""
+    near, found = best
+    kept = near.shape[1]
+    for first, last in _steps(len(who)):
+        some = torch.from_numpy(who[first:last]).to(asked.device)
+        product = asked[some] @ rows.T
+        closest, where = product.topk(min(kept, len(rows)), dim=1)
+        near[some], found[some] = merged((near[some], found[some]), (closest, names[where]), kept)
