@@ -35,8 +35,8 @@ def held_floats(max_memory: float | None) -> int:
     """
     if max_memory is None:
         return HELD_FLOATS
-    is_number = isinstance(max_memory, Real) and not isinstance(max_memory, bool)
-    if not is_number or not 0 < float(max_memory) < np.inf:
+    given: Any = max_memory
+    if not isinstance(given, Real) or isinstance(given, bool) or not 0 < float(given) < np.inf:
         raise UsageError(f"max_memory is {max_memory!r}: give GB, a number above 0")
     return int(max_memory * 1e9 / (4 * ARRAYS))
 
