@@ -1,4 +1,4 @@
-"""Write the tables of both README files from ``results/*.json``."""
+"""Write the tables of both README files and of ARCHITECTURE.md from ``results/*.json``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.harness import RESULTS
+from benchmarks.plan import measured, page
 
 STUDIES = (
     "ensemble_knn_", "ensemble_transfer_", "ensemble_ablations_", "best_layer", "diversity",
@@ -219,18 +220,19 @@ def study(name: str) -> str:
     return "\n".join(lines)
 
 
-def fill(page: Path, name: str, text: str) -> None:
+def fill(file: Path, name: str, text: str) -> None:
     """Put a text between the two marks of its name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    before, found, rest = page.read_text().partition(begin)
+    before, found, rest = file.read_text().partition(begin)
     if not found or end not in rest:
-        raise SystemExit(f"{page}: no marks for {name}")
-    page.write_text(before + begin + text + end + rest.partition(end)[2])
+        raise SystemExit(f"{file}: no marks for {name}")
+    file.write_text(before + begin + text + end + rest.partition(end)[2])
 
 
 if __name__ == "__main__":
     fill(RESULTS.parent / "README.md", "table", rows())
     fill(RESULTS.parent / "README.md", "studies", studies())
+    fill(RESULTS.parents[1] / "ARCHITECTURE.md", "plan", page(measured()))
     fill(RESULTS.parents[1] / "README.md", "cifar10", accuracies())
     fill(RESULTS.parents[1] / "README.md", "ensembles", ensembles())
     if (RESULTS / "diversity.json").exists():

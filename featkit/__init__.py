@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from featkit.ops.proportions import paired_test, proportion_interval
     from featkit.ops.rank_correlation import rank_correlation
     from featkit.ops.row_sources import SelectedRows
+    from featkit.ops.sampled_energy import sample_energy
     from featkit.ops.similarity import neighbor_overlap
     from featkit.ops.spectrum import (
         decay_exponent,
@@ -103,6 +104,7 @@ _HOME = {
     "prototype_accuracy": "featkit.ops.few_shot",
     "rank_correlation": "featkit.ops.rank_correlation",
     "saliency": "featkit.analyses.saliency.analysis",
+    "sample_energy": "featkit.ops.sampled_energy",
     "sample_episodes": "featkit.ops.few_shot",
     "singular_values": "featkit.ops.spectrum",
     "spectral_evenness": "featkit.ops.unit_correlation",
@@ -160,6 +162,7 @@ __all__ = [
     "prototype_accuracy",
     "rank_correlation",
     "saliency",
+    "sample_energy",
     "sample_episodes",
     "singular_values",
     "spectral_evenness",

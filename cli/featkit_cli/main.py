@@ -215,6 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         reason = (str(error).strip() or "no message").splitlines()[0]
+        if isinstance(error, MemoryError) or "can't allocate memory" in reason:
+            click.echo(
+                "featkit: no memory is left for this process: give it more, or bound what the "
+                "command holds (--max-memory, where it is an option)",
+                err=True,
+            )
+            sys.exit(1)
         click.echo(
             f"featkit: unexpected {type(error).__name__}: {reason} (this is a bug in featkit; "
             f"--debug shows where)",

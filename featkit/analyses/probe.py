@@ -31,6 +31,7 @@ from featkit.analyses.sides import (
 from featkit.errors import UsageError
 from featkit.ops.average_precision import eleven_point_average_precision
 from featkit.ops.calibration import Reliability, confidence_at, reliability
+from featkit.ops.logistic_rows import held_floats
 from featkit.ops.probe_protocols import HELD_OUT, LearnedProbe, Protocol, learn_probe
 from featkit.ops.proportions import proportion_interval
 from featkit.store.reader import FeatureTable
@@ -50,6 +51,11 @@ class ProbeConfig:
         "Ericsson et al. 2021, arXiv:2011.13377",
     )
     seed: int = option(0, "Draws the images that are held out.", "as Ericsson et al.")
+    max_memory: float | None = option(
+        None,
+        "GB that learning may take beside labels; what does not fit is read from the store in every"
+        " pass. Default: 10 at most. Not for sgd.",
+    )
     taps: tuple[str, ...] = option(
         (),
         "Choose one layer a backbone among these by the images held out, and ask TEST of it alone; "
@@ -62,6 +68,11 @@ class ProbeConfig:
             raise UsageError(f"protocol {self.protocol!r}: use {' or '.join(get_args(Protocol))}")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed is {self.seed}: give a whole number from 0 to 2^32 - 1")
+        held_floats(self.max_memory)
+        if self.max_memory is not None and self.protocol == "sgd":
+            raise UsageError(
+                "max_memory: sgd holds all rows; use another protocol, or leave it out"
+            )
 
 
 class Probe:
@@ -131,6 +142,7 @@ class Probe:
                 self.config.protocol,
                 self.config.seed,
                 rows=np.flatnonzero(split.bank_rows),
+                max_memory=self.config.max_memory,
             )
             probes[table.name] = probe
             return probe.validation

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from featkit.errors import UsageError
+from featkit.ops.matrices import row_numbers
 from featkit.ops.neighbors import Array, Integers, Rows, UnitRows
 
 CHUNK_FLOATS = 2**16  # numbers widened at once: 512 KiB
@@ -24,25 +25,29 @@ class Directions:
 
     Args:
         x: (n, d), any real dtype. Memory-mapped arrays are read part by part.
+        rows: Those that take part, different whole numbers; all if None.
 
     Attributes:
+        given: How many take part.
         kept: Rows that are not zero, ascending; all methods count among these.
         mean: Of the directions, float64 (d).
 
     Raises:
-        UsageError: ``x`` is no matrix of finite real numbers.
+        UsageError: ``x`` is no matrix of finite real numbers, or ``rows`` are not among its rows.
     """
 
-    def __init__(self, x: Rows) -> None:
+    def __init__(self, x: Rows, rows: npt.ArrayLike | None = None) -> None:
         self.matrix = _matrix(x)
-        self.given, self.d = self.matrix.shape
-        self.peaks = torch.ones(self.given, 1, dtype=torch.float64)
-        self.lengths = torch.empty(self.given, 1, dtype=torch.float64)
+        n, self.d = self.matrix.shape
+        self._rows = np.sort(row_numbers(rows, n))
+        self.given = len(self._rows)
+        self.peaks = torch.ones(n, 1, dtype=torch.float64)
+        self.lengths = torch.zeros(n, 1, dtype=torch.float64)
         self.has_peaks = False
         total = torch.zeros(self.d, dtype=torch.float64)
-        for rows in self.chunks(np.arange(self.given), self.d):
-            wide = self._measure(rows)
-            lengths = self.lengths[rows, 0]
+        for part in self.chunks(self._rows, self.d):
+            wide = self._measure(part)
+            lengths = self.lengths[part, 0]
             total.addmv_(wide.T, torch.where(lengths > 0, 1 / lengths, 0))
         self.kept: Integers = np.flatnonzero(self.lengths.numpy())
         self.mean = total / max(1, len(self))
@@ -115,8 +120,8 @@ class Directions:
         return wide
 
     def _refuse(self) -> NoReturn:
-        chunks = self.chunks(np.arange(self.given), self.d)
-        bad = np.flatnonzero(np.concatenate([~np.isfinite(self.matrix[c]).all(1) for c in chunks]))
+        chunks = self.chunks(self._rows, self.d)
+        bad = np.concatenate([c[~np.isfinite(self.matrix[c]).all(1)] for c in chunks])
         raise UsageError(
             f"{len(bad)} of {self.given} rows of features hold NaN or infinity, the first is row"
             f" {bad[0]}: leave them out"

@@ -16,6 +16,7 @@ from featkit.errors import UsageError
 from featkit.ops.average_precision import eleven_point_average_precision
 from featkit.ops.hold_out import hold_out
 from featkit.ops.logistic import Doubles, LogisticPath, fit_logistic
+from featkit.ops.matrices import row_numbers
 from featkit.ops.neighbors import BLOCK, Array, Integers
 
 PENALTIES = tuple(np.logspace(-6, 5, 45).tolist())
@@ -37,6 +38,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         max_iter: Newton steps of a fit, at most.
         random_state: Seed of :func:`~featkit.ops.hold_out.hold_out`, which draws the rows that are
             held out.
+        max_memory: GB that a fit may take beside its rows and labels; None for up to 10. Where rows
+            do not fit, they are read in every pass.
 
     Attributes:
         classes_: The distinct labels, sorted, (c); of columns their numbers.
@@ -70,12 +73,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tol: float = 1e-5,
         max_iter: int = 100,
         random_state: int = 0,
+        max_memory: float | None = None,
     ) -> None:
         self.penalties = penalties
         self.validation = validation
         self.tol = tol
         self.max_iter = max_iter
         self.random_state = random_state
+        self.max_memory = max_memory
 
     def fit(
         self,
@@ -122,7 +127,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.penalty_ = penalties[best]
         found = fit_logistic(
             x, _placed(targets, order, len(x)), len(self.classes_), [self.penalty_], rows=order,
-            start=start, tol=self.tol, max_iter=self.max_iter,
+            start=start, tol=self.tol, max_iter=self.max_iter, max_memory=self.max_memory,
         )  # fmt: skip
         self.coef_, self.intercept_ = found.weights[0], found.biases[0]
         self.converged_ = bool(found.converged[0])
@@ -236,7 +241,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             numbers = np.searchsorted(known, targets).clip(max=len(known) - 1)
         path = fit_logistic(
             x, _placed(numbers, order, len(x)), len(known), penalties, rows=order[kept],
-            tol=self.tol, max_iter=self.max_iter,
+            tol=self.tol, max_iter=self.max_iter, max_memory=self.max_memory,
         )  # fmt: skip
         return path, known
 
@@ -251,23 +256,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             part = slice(begin, begin + BLOCK)
             logits[part, known] = x[rows[part]] @ weights + path.biases[index]
         return logits
-
-
-def row_numbers(rows: npt.ArrayLike | None, n: int) -> Integers:
-    """Return the numbers of some of ``n`` rows, all if None, or raise UsageError.
-
-    Example:
-        >>> row_numbers(None, 3)
-        array([0, 1, 2])
-    """
-    if rows is None:
-        return np.arange(n)
-    order = np.asarray(rows)
-    if order.ndim != 1 or order.dtype.kind not in "iu" or not ((order >= 0) & (order < n)).all():
-        raise UsageError(f"rows are {order.dtype} {order.shape}: give whole numbers below {n}")
-    if len(np.unique(order)) < len(order):
-        raise UsageError("rows: some come twice; give each once")
-    return order.astype(np.int64)
 
 
 def _placed(targets: Array, order: Integers, n: int) -> Array:

@@ -17,7 +17,7 @@ from featkit.ops.logistic_blocks import Preconditioning
 from featkit.ops.logistic_curvature import Curvature
 from featkit.ops.logistic_losses import Loss, OneVersusRest, Softmax
 from featkit.ops.logistic_newton import LOGITS, Newton, Problems
-from featkit.ops.logistic_rows import BLOCK, HELD_FLOATS, Array, Rows
+from featkit.ops.logistic_rows import BLOCK, HELD_FLOATS, Array, Rows, held_floats
 from featkit.ops.neighbors import whole_number
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -61,6 +61,7 @@ def fit_logistic(
     start: tuple[Array, Array] | None = None,
     tol: float = 1e-5,
     max_iter: int = 100,
+    max_memory: float | None = None,
 ) -> LogisticPath:
     """Fit a logistic regression for each penalty λ.
 
@@ -86,6 +87,7 @@ def fit_logistic(
         start: Weights (q, c, d) and biases (q, c) to start from, such as those of fewer rows.
         tol: Share of an objective, above 0.
         max_iter: Newton steps of each λ, at most.
+        max_memory: GB that may be taken beside features, targets and solutions; None for up to 10.
 
     Returns:
         A :class:`LogisticPath`, in the order of ``penalties``. Weights and biases of classes are
@@ -96,9 +98,10 @@ def fit_logistic(
 
     Cost: Setting up takes 4·m·d² operations and an eigendecomposition of d³ (or m), and each λ
     some 5 to 50 products of 4·m·d·c operations; where these get many, c blocks are inverted, in
-    some c·(16 + 2)·d³. Rows are held twice where they are 1 GiB at most (float64: 2), about their
-    mean, 4·m·d bytes, and in their eigenbasis, half as much where the processor multiplies
-    bfloat16, and of these once more the ones that bend most; of more rows a random part gives the
+    some c·(16 + 2)·d³. Rows are held twice where they are 1 GiB at most (float64: 2), or a tenth of
+    ``max_memory``, about their mean, 4·m·d bytes, and in their eigenbasis, half as much where the
+    processor multiplies bfloat16, and of these once more the ones that bend most; of more rows a
+    random part gives the
     second derivatives, and all are read some five times, by all λ at once. As much again at most
     for derivatives by the logits, 4·m·q·c, and for blocks, 4·c·d². Solutions take 8·q·c·d bytes,
     and some ten times that of the λ at work.
@@ -121,8 +124,9 @@ def fit_logistic(
     given, wanted, order = _checked(features, targets, n_classes, rows)
     asked = _checked_penalties(penalties, tol)
     whole_number(max_iter, "max_iter")
+    most = min(HELD_FLOATS, held_floats(max_memory))
     loss: Loss = OneVersusRest() if wanted.ndim == 2 else Softmax()
-    way = _Way(Rows(given, wanted, order), loss, n_classes, tol, max_iter)
+    way = _Way(Rows(given, wanted, order), loss, n_classes, tol, max_iter, most)
     if start is not None:
         solved = way.finish(way.entering(start, len(asked)), asked)
         return way.path(solved)
@@ -138,23 +142,26 @@ class _Way:
     k problems (columns of the targets) of c classes.
     """
 
-    def __init__(self, rows: Rows, loss: Loss, n_classes: int, tol: float, max_iter: int) -> None:
+    def __init__(
+        self, rows: Rows, loss: Loss, n_classes: int, tol: float, max_iter: int, most: int
+    ) -> None:
         self.rows, self.tol, self.max_iter = rows, tol, max_iter
         k, c = (n_classes, 1) if rows.targets.ndim == 2 else (1, n_classes)
         self.columns, self.shape = torch.arange(k), (k, c, rows.features.shape[1] + 1)
         kept = np.arange(len(rows))
-        most = max(1, HELD_FLOATS // self.shape[2])
-        if len(rows) > max(most, self.shape[2]):
-            kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
-        if len(rows) <= most:
+        count = max(1, most // self.shape[2])
+        if len(rows) > max(count, self.shape[2]):
+            kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:count])
+        if len(rows) <= count:
             rows.hold()
         sample = rows if len(kept) == len(rows) else rows.sample(kept)
         self.curvature = Curvature(sample, loss)
-        preconditioning = Preconditioning(self.curvature, k * c)
-        self.exact = Newton(rows, self.curvature, preconditioning, kept)
+        preconditioning = Preconditioning(self.curvature, k * c, most)
+        self.exact = Newton(rows, self.curvature, preconditioning, kept, most)
         self.held = self.exact
         if sample is not rows:
-            self.held = Newton(sample, self.curvature, preconditioning, np.arange(len(kept)))
+            own = np.arange(len(kept))
+            self.held = Newton(sample, self.curvature, preconditioning, own, most)
 
     def along(self, penalties: list[float]) -> dict[float, Problems]:
         """Solve for descending penalties, each from where those before it lead.

@@ -58,15 +58,16 @@ class Preconditioning:
     Args:
         curvature: Of the rows that are held.
         blocks: How many there are, k · c.
+        most: Numbers that they may hold.
 
     Source: a class's block as its own curvature, Friedman, Hastie & Tibshirani 2010, J. Stat.
     Softw. 33:1, section 4. Rows drawn by their weights: Xu et al. 2016, arXiv:1607.00559.
     """
 
-    def __init__(self, curvature: Curvature, blocks: int) -> None:
+    def __init__(self, curvature: Curvature, blocks: int, most: int = HELD_FLOATS) -> None:
         width = len(curvature.spread)
         self.curvature, self.blocks = curvature, blocks
-        self.fits = blocks * width**2 <= HELD_FLOATS
+        self.fits = blocks * width**2 <= most
         self.worth = PATIENCE * width**2 / curvature.rows
         self.spent = 0
         self.usual: int | None = None

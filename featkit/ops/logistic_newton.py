@@ -77,13 +77,19 @@ class Newton:
         curvature: Of those that are held.
         preconditioning: What the systems are solved with.
         kept: Which rows are held, ascending.
+        most: Numbers of an array that grows with the problems at work together.
     """
 
     def __init__(
-        self, rows: Rows, curvature: Curvature, preconditioning: Preconditioning, kept: Array
+        self,
+        rows: Rows,
+        curvature: Curvature,
+        preconditioning: Preconditioning,
+        kept: Array,
+        most: int = HELD_FLOATS,
     ) -> None:
         self.rows, self.curvature, self.kept = rows, curvature, kept
-        self.preconditioning = preconditioning
+        self.preconditioning, self.most = preconditioning, most
 
     def minimise(
         self, start: Problems, *, tol: float, forcing: float, min_iter: int, max_iter: int
@@ -98,7 +104,8 @@ class Newton:
             max_iter: Most steps.
         """
         p, c, _ = start.coefficients.shape
-        together = max(1, min(HELD_FLOATS // len(self.kept), LOGITS // BLOCK) // c)
+        logits = min(LOGITS, self.most) // BLOCK
+        together = max(1, min(self.most // len(self.kept), logits) // c)
         parts = [
             Problems.at(
                 start.coefficients[i : i + together],

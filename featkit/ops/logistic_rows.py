@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +19,26 @@ Keep: TypeAlias = Callable[[slice, Tensor], None]  # takes the place of a block 
 
 BLOCK = 4096  # rows in one matrix product
 HELD_FLOATS = 2**28  # of rows, of turned rows, of weights, of class blocks: up to 1 GiB each
+ARRAYS = 10  # of that size, and of those that a product makes, at most at once
 LARGEST = 1e15  # the squares of larger numbers may leave float32
+
+
+def held_floats(max_memory: float | None) -> int:
+    """Return how many numbers one array may have where all take some GB; None for no bound.
+
+    Raises:
+        UsageError: ``max_memory`` is no number above 0.
+
+    Example:
+        >>> held_floats(1.0)
+        25000000
+    """
+    if max_memory is None:
+        return HELD_FLOATS
+    given: Any = max_memory
+    if not isinstance(given, Real) or isinstance(given, bool) or not 0 < float(given) < np.inf:
+        raise UsageError(f"max_memory is {max_memory!r}: give GB, a number above 0")
+    return int(max_memory * 1e9 / (4 * ARRAYS))
 
 
 class Rows:

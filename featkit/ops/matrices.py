@@ -12,6 +12,7 @@ from featkit.errors import UsageError
 
 Array: TypeAlias = npt.NDArray[Any]
 Doubles: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = npt.NDArray[np.int64]
 
 BLOCK_FLOATS = 2**22  # numbers widened at once: 32 MiB
 ROUNDING = 1e-12  # of the largest number: more than the mean of equal rows leaves of them
@@ -36,6 +37,23 @@ def real_matrix(x: npt.ArrayLike, name: str = "features") -> Array:
         given = f"{matrix.dtype} {matrix.shape}"
         raise UsageError(f"{name} are {given}: give real numbers in the shape (rows, features)")
     return matrix
+
+
+def row_numbers(rows: npt.ArrayLike | None, n: int) -> Integers:
+    """Return the numbers of some of ``n`` rows, all if None, or raise UsageError.
+
+    Example:
+        >>> row_numbers(None, 3)
+        array([0, 1, 2])
+    """
+    if rows is None:
+        return np.arange(n)
+    order = np.asarray(rows)
+    if order.ndim != 1 or order.dtype.kind not in "iu" or not ((order >= 0) & (order < n)).all():
+        raise UsageError(f"rows are {order.dtype} {order.shape}: give whole numbers below {n}")
+    if len(np.unique(order)) < len(order):
+        raise UsageError("rows: some come twice; give each once")
+    return order.astype(np.int64)
 
 
 def wide_blocks(matrix: Array) -> Iterator[tuple[slice, Doubles]]:

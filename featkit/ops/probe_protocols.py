@@ -12,7 +12,8 @@ from featkit.errors import UsageError
 from featkit.ops.calibration import fit_temperature
 from featkit.ops.hold_out import hold_out
 from featkit.ops.linear_classifier import LinearEvaluation
-from featkit.ops.linear_probe import LinearProbe, row_numbers
+from featkit.ops.linear_probe import LinearProbe
+from featkit.ops.matrices import row_numbers
 from featkit.ops.neighbors import BLOCK, Array, Floats, Integers, unit_rows
 
 Protocol = Literal["logistic", "unregularised", "sgd"]
@@ -59,6 +60,7 @@ def learn_probe(
     protocol: Protocol = "logistic",
     seed: int = 0,
     rows: npt.ArrayLike | None = None,
+    max_memory: float | None = None,
 ) -> LearnedProbe:
     """Train a linear classifier by a protocol, and find the temperature of its probabilities.
 
@@ -77,6 +79,8 @@ def learn_probe(
         protocol: Which; ``sgd`` takes one label a sample.
         seed: Of the split and the training.
         rows: Those of ``x`` that take part, different whole numbers (m); all if None.
+        max_memory: GB that a fit may take beside rows and labels; None for up to 10. Not for
+            ``sgd``, which holds all rows.
 
     Returns:
         The classifier, and what was chosen.
@@ -113,18 +117,23 @@ def learn_probe(
         raise UsageError(
             "sgd learns one label a sample, and these have several: use logistic or unregularised"
         )
+    if max_memory is not None and protocol == "sgd":
+        raise UsageError(
+            "max_memory: sgd holds all rows in memory; use logistic or unregularised, or leave it"
+            " out"
+        )
     held_out, kept = _hold_out(labels, protocol, seed)
     if protocol == "sgd":
         return _learn_by_sgd(_unit_rows(features, order), labels, held_out, kept, seed)
-    return _learn_logistic(features, labels, order, protocol, seed)
+    model = LinearProbe(validation=HELD_OUT[protocol], random_state=seed, max_memory=max_memory)
+    if protocol == "unregularised":
+        model.set_params(penalties=(0.0,))
+    return _learn_logistic(features, labels, order, protocol, model)
 
 
 def _learn_logistic(
-    x: Array, labels: Array, order: Integers, protocol: Protocol, seed: int
+    x: Array, labels: Array, order: Integers, protocol: Protocol, model: LinearProbe
 ) -> LearnedProbe:
-    model = LinearProbe(validation=HELD_OUT[protocol], random_state=seed)
-    if protocol == "unregularised":
-        model.set_params(penalties=(0.0,))
     several = labels.ndim == 2
     columns = _learnable(labels) if several else None
     model.fit(x, labels if columns is None else labels[:, columns], order)

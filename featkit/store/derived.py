@@ -30,8 +30,8 @@ def write_derived(
     Args:
         store: Where.
         spec: What is made.
-        features: (n, d).
-        failures: Why rows are not valid, by row; they are written as NaN.
+        features: (v, d), of the rows that are valid.
+        failures: Why the others are not, by row; they are written as NaN.
 
     Raises:
         StoreError: Another process is writing to the store, or it cannot be written to.
@@ -46,11 +46,13 @@ def write_derived(
             drop(part.folder)
         log_run(store.path, "started", [spec.name])
         part.begin()
+        before = np.concatenate([[0], np.cumsum(valid)])  # valid rows above each
         for number in part.missing():
             rows = part.rows_of(number)
             kept = valid[rows.start : rows.stop]
-            values = np.where(kept[:, None], features[rows.start : rows.stop], np.nan)
+            values = np.full((len(rows), *spec.row_shape), np.nan, spec.dtype)
+            values[kept] = features[before[rows.start] : before[rows.stop]]
             reasons = {row: why for row, why in failures.items() if row in rows}
-            part.write(number, values.astype(spec.dtype), kept, reasons)
+            part.write(number, values, kept, reasons)
         part.finish()
         log_run(store.path, "finished", [spec.name])

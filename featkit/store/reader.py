@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -115,30 +114,21 @@ class FeatureTable:
 
     @cached_property
     def _mapped(self) -> NDArray[Any]:
-        try:
-            return np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
-        except OSError as error:
-            if error.errno != errno.ENOMEM:
-                raise
-            return self._file  # Linux promises no writable copy of what exceeds its memory
-
-    @cached_property
-    def _file(self) -> NDArray[Any]:
+        # a map that may be written to counts as memory, all of it, before a byte is read
         return np.memmap(self.path, self.dtype, "r", self._offset, self.shape)
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> NDArray[Any]:
-        """Return some rows, (m, …), read-only where they are mapped: for tables beyond memory.
+        """Return some rows, (m, …), read-only where they are mapped.
 
         Args:
             rows: A slice, whose rows are mapped, or row numbers or (n,) bool, whose rows are read.
         """
-        return self._file[rows]
+        return self._mapped[rows]
 
     def numpy(self) -> NDArray[Any]:
-        """Return all rows, (n, d) or (n, c, h, w), mapped into memory.
+        """Return all rows, (n, d) or (n, c, h, w), mapped into memory, read-only.
 
-        Nothing is read before it is used. Writing to the array changes the copy in memory, never
-        the file; of a table that is larger than the memory of the machine it is an error.
+        Nothing is read before it is used, and a table may be larger than the memory.
         """
         return self._mapped
 
@@ -147,10 +137,15 @@ class FeatureTable:
         return np.array(self._mapped, dtype=dtype, copy=copy)
 
     def torch(self, device: str | torch.device = "cpu") -> torch.Tensor:
-        """Return all rows as a tensor; on the CPU it shares the mapped memory."""
+        """Return all rows as a tensor, mapped into memory if on the CPU.
+
+        Writing to it changes the copy in memory, never the file; so a system may refuse a table
+        larger than its memory. Of that, take parts of :meth:`numpy`.
+        """
         import torch
 
-        return torch.from_numpy(self._mapped).to(device)
+        mapped = np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
+        return torch.from_numpy(mapped).to(device)
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield consecutive rows, a few MB at a time, as (slice, rows); mapped ones read-only."""

@@ -17,7 +17,7 @@ from featkit.ops.cka import linear_cka
 from featkit.ops.similarity import neighbor_overlap
 from featkit.report.figures import draw_figures
 from featkit.store.reader import FeatureTable, open_store
-from tests.store.conftest import make_samples, make_table
+from tests.store.conftest import make_samples, make_table, spoil
 
 RNG = np.random.default_rng(0)
 DIGITS = load_digits().data[:400]
@@ -191,7 +191,7 @@ def test_tables_that_cannot_be_compared(tmp_path: Path) -> None:
         UsageError, match="^3 images could be .* k 1 takes 4 or more: give more images"
     ):
         run(store(tmp_path / "fewer", slice(0, 3)), k=1)
-    tables[1].numpy()[7, 0] = np.inf
+    spoil(tables[1].path, 7)
     with pytest.raises(UsageError, match="^turned/fc hold NaN, infinity"):
         run(tables)
     manifest = open_store(tmp_path / "s").samples.manifest

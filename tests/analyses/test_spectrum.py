@@ -21,7 +21,7 @@ from featkit.ops.spectrum import decay_exponent, effective_rank, singular_values
 from featkit.ops.uniformity import alignment, uniformity
 from featkit.report.figures import draw_figures
 from featkit.store.reader import FeatureTable, open_store
-from tests.store.conftest import make_samples, make_table
+from tests.store.conftest import make_samples, make_table, spoil
 
 DIGITS = load_digits()
 NOISE = np.random.default_rng(0)
@@ -183,7 +183,7 @@ def test_tables_that_cannot_be_measured(tmp_path: Path) -> None:
     ):
         run(table(tmp_path / "one", one, np.arange(5)))
     bad = table(tmp_path / "bad", X[:9], Y[:9])
-    bad.numpy()[4, 2] = np.inf
+    spoil(bad.path, 4)
     with pytest.raises(UsageError, match=r"^pixels/fc: features hold NaN, infinity"):
         run(bad)
     manifest = make_samples(tmp_path / "maps", np.zeros(4), ["a"])

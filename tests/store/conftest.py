@@ -84,6 +84,12 @@ def make_table(
     return path
 
 
+def spoil(path: Path, row: int) -> None:
+    """Put infinity into a row that is marked as valid."""
+    with h5py.File(path, "r+") as file:
+        file["features"][row, 0] = np.inf
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Twelve samples of three classes, two backbones, three tables, one unreadable sample."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,30 @@ def test_a_table_shows_what_the_file_holds(store: Path) -> None:
 
 def test_writing_to_the_array_leaves_the_file_alone(store: Path) -> None:
     before = (store / "net_b" / "fc.none.h5").read_bytes()
-    open_store(store)["net_b/fc"].numpy()[:] = 1
+    table = open_store(store)["net_b/fc"]
+    with pytest.raises(ValueError, match="read-only"):
+        table.numpy()[:] = 1
+    rows = table.torch()
+    rows[:] = 1
+    assert (rows == 1).all()
     assert (store / "net_b" / "fc.none.h5").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sparse files, and a bound on memory")
+def test_a_table_may_be_larger_than_the_memory(store: Path) -> None:
+    """Its file is a hole; of a map that could be written to, Linux would want the memory."""
+    floats = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    path = make_table(store, open_store(store).samples.manifest, "net_c/x.avg", np.zeros((12, 1)))
+    with h5py.File(path, "r+") as file:
+        del file["features"]
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        shape = h5py.h5s.create_simple((12, floats))
+        h5py.h5d.create(file.id, b"features", h5py.h5t.IEEE_F32LE, shape, layout)
+    table = open_store(store)["net_c"]
+    assert table.numpy()[11, -3:].tolist() == [0, 0, 0]
+    assert next(table.blocks())[1].shape == (1, floats)
 
 
 def test_batches_visit_every_row_once(store: Path) -> None:

@@ -6,9 +6,6 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from featkit.analyses.base import Result, check_folder, describe_run, short_names
 from featkit.analyses.ensemble.kept_state import STATE_FILE, OtherRunError
@@ -18,6 +15,7 @@ from featkit.analyses.ensemble.study import Images, StudyConfig, study
 from featkit.analyses.sides import Split, pair_tables, split_samples
 from featkit.errors import FeatkitError, UsageError
 from featkit.ops.neighbors import Floats
+from featkit.ops.row_sources import RowSource
 from featkit.parallel.group import first
 from featkit.store.reader import Store
 from featkit.store.schema import SAMPLES_FILE
@@ -139,7 +137,7 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
 
 def _fit(
     ensemble: EnsembleRepresentation,
-    features: Sequence[NDArray[Any]],
+    features: Sequence[RowSource],
     folder: Path,
     overwrite: bool,
 ) -> Floats:

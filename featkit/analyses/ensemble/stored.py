@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featkit.analyses.base import check_requirements
 from featkit.analyses.ensemble.kept_state import write_text
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
-from featkit.analyses.sides import IDENTITY, kept_rows
+from featkit.analyses.sides import IDENTITY
 from featkit.errors import ConflictError, DamagedError, UsageError, one_line
 from featkit.ops.neighbors import Floats
+from featkit.ops.row_sources import RowSource, SelectedRows
 from featkit.store.derived import find_table, write_derived
 from featkit.store.fingerprint import differences, fingerprint
 from featkit.store.reader import FeatureTable, Store
@@ -115,9 +115,11 @@ class Side:
         if not self.readable.any():
             raise UsageError(f"{store.path}: no image could be read for every model")
 
-    def features(self) -> list[NDArray[Any]]:
-        """Return the rows of the readable images, an array a model."""
-        return [kept_rows(table, self.readable) for table in self.tables]
+    def features(self) -> list[RowSource]:
+        """Return the rows of the readable images, a matrix a model, read when asked for."""
+        if self.readable.all():
+            return [table.numpy() for table in self.tables]
+        return [SelectedRows(table.numpy(), self.readable) for table in self.tables]
 
 
 class StoredEnsemble:
@@ -240,10 +242,6 @@ class StoredEnsemble:
         Raises:
             StoreError: The store cannot be written to.
         """
-        rows: NDArray[np.float32] = psi
-        if side.failures:
-            rows = np.full((len(side.store), psi.shape[1]), np.nan, np.float32)
-            rows[side.readable] = psi
         spec = TableSpec(
             backbone=PREFIX + self.name,
             tap=_TAP,
@@ -251,10 +249,10 @@ class StoredEnsemble:
             spec=f"ensemble of {len(self.members)}",
             provenance=self._provenance(side, found_by, self.ensemble.digest()),
             rows=len(side.store),
-            row_shape=rows.shape[1:],
+            row_shape=psi.shape[1:],
             dtype="float32",
         )
-        write_derived(side.store, spec, rows, side.failures)
+        write_derived(side.store, spec, psi, side.failures)
 
     def _provenance(self, side: Side, found_by: FoundBy, weights: str | None) -> dict[str, Any]:
         settings = asdict(self.ensemble.settings())

@@ -13,10 +13,11 @@ from featkit.analyses.base import Figure, Result, option
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.analyses.sides import Split
 from featkit.errors import UsageError
-from featkit.ops.combine import combine
+from featkit.ops.combine import CombinedRows
 from featkit.ops.linear_classifier import LinearEvaluation
-from featkit.ops.neighbors import Floats, nearest_neighbors, unit_rows
+from featkit.ops.neighbors import BLOCK, Floats, nearest_neighbors, unit_rows
 from featkit.ops.proportions import paired_test, proportion_interval
+from featkit.ops.row_sources import RowSource
 from featkit.ops.similarity import (
     changed_neighbors,
     mean_pairwise_similarity,
@@ -70,11 +71,11 @@ class Images:
     """Features of the same images by several models.
 
     Attributes:
-        models: m arrays (n, d_j), finite.
+        models: m matrices (n, d_j), finite.
         psi: What was learned of them, (n, w).
     """
 
-    models: Sequence[NDArray[Any]]
+    models: Sequence[RowSource]
     psi: Floats
 
 
@@ -126,7 +127,7 @@ def study(
 
 def _features(
     names: Sequence[str], bank: Images, queries: Images | None
-) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+) -> Iterator[tuple[str, RowSource, RowSource]]:
     """Yield name, bank and queries of all that is compared, ψ last."""
     asked = queries or bank
     for name, x, y in zip(names, bank.models, asked.models, strict=True):
@@ -134,14 +135,14 @@ def _features(
     widths = {x.shape[1] for x in bank.models}
     if len(names) > 1:
         if len(widths) == 1:
-            yield "average", combine(bank.models, "average"), combine(asked.models, "average")
-        yield "concat", combine(bank.models, "concat"), combine(asked.models, "concat")
+            yield "average", *(CombinedRows(x, "average") for x in (bank.models, asked.models))
+        yield "concat", *(CombinedRows(x, "concat") for x in (bank.models, asked.models))
     yield "ensemble", bank.psi, asked.psi
 
 
 def _judge_neighbors(
     result: Result,
-    features: Iterator[tuple[str, NDArray[Any], NDArray[Any]]],
+    features: Iterator[tuple[str, RowSource, RowSource]],
     split: Split,
     config: StudyConfig,
 ) -> None:
@@ -179,7 +180,7 @@ def _share(right: NDArray[np.bool_], ours: NDArray[np.bool_], name: str) -> dict
 
 
 def _judge_linear(
-    result: Result, features: Iterator[tuple[str, NDArray[Any], NDArray[Any]]], split: Split
+    result: Result, features: Iterator[tuple[str, RowSource, RowSource]], split: Split
 ) -> None:
     if split.leave_one_out:
         result.notes.append("no other images: no linear classifier can be judged")
@@ -225,8 +226,12 @@ def _tell_recovery(result: Result, names: Sequence[str], ensemble: EnsembleRepre
 
 
 def _tell_movement(result: Result, start: Floats, psi: Floats) -> None:
-    lengths = np.linalg.norm(start, axis=1)
-    moved = np.linalg.norm(psi - start, axis=1)[lengths > 0] / lengths[lengths > 0]
+    lengths, moved = np.empty(len(psi), np.float32), np.empty(len(psi), np.float32)
+    for first in range(0, len(psi), BLOCK):  # both may be larger than the memory
+        part = slice(first, first + BLOCK)
+        lengths[part] = np.linalg.norm(start[part], axis=1)
+        moved[part] = np.linalg.norm(psi[part] - start[part], axis=1)
+    moved = moved[lengths > 0] / lengths[lengths > 0]
     result.arrays["moved"] = moved
     typical = float(np.median(moved)) if len(moved) else 0.0
     result.scalars["moved"] = typical

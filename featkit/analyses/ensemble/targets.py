@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from featkit.errors import UsageError
 from featkit.ops.neighbors import unit_rows
 from featkit.ops.pca import principal_components
+from featkit.ops.row_sources import RowSource
 from featkit.parallel.group import add_up, all_of, first, here
 
 _BLOCK = 8192
@@ -49,7 +49,7 @@ class Targets:
             )
         self._arrays = [_matrix(x, j) for j, x in enumerate(features)]
         self.widths = tuple(x.shape[1] for x in self._arrays)
-        counts = [len(x) for x in self._arrays]
+        counts = [x.shape[0] for x in self._arrays]
         if len(set(counts)) > 1:
             raise UsageError(
                 f"the models have features of different numbers of images, {counts}; extract all "
@@ -72,7 +72,7 @@ class Targets:
         self.means = tuple((add_up(total) / len(self)).float() for total in sums)
 
     def __len__(self) -> int:
-        return len(self._arrays[0])
+        return self._arrays[0].shape[0]
 
     def read(self, index: Tensor, where: str = "") -> list[Tensor]:
         """Return rows of every model, normalised.
@@ -87,9 +87,12 @@ class Targets:
         Raises:
             UsageError: A row is not finite.
         """
-        rows = index.numpy()
+        # files are read from front to back
+        order, places = index.sort()
+        back, rows = torch.empty_like(places), order.numpy()
+        back[places] = torch.arange(len(places))
         return [
-            torch.from_numpy(unit_rows(x[rows], name=f"model {j}{where}").array)
+            torch.from_numpy(unit_rows(x[rows], name=f"model {j}{where}").array)[back]
             for j, x in enumerate(self._arrays)
         ]
 
@@ -136,16 +139,18 @@ class Targets:
         return slice(place.start - self.own.start, place.stop - self.own.start)
 
 
-def _matrix(x: Any, j: int) -> NDArray[Any]:
+def _matrix(x: Any, j: int) -> RowSource:
     """Return rows without reading them: tables are mapped into memory."""
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         array = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     else:
-        array = x.numpy() if hasattr(x, "numpy") else np.asarray(x)
+        array = (
+            x.numpy() if hasattr(x, "numpy") else x if isinstance(x, RowSource) else np.asarray(x)
+        )
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise UsageError(
             f"the features of model {j} are {array.dtype} {array.shape}: give real numbers (n, d)"
         )
-    found: NDArray[Any] = array
+    found: RowSource = array
     return found

@@ -1,0 +1,339 @@
+"""A million rows through every step, each in a process of its own whose private memory is bounded.
+
+The bound is the kernel's (``RLIMIT_DATA``: what is private and can be written to, reserved or
+touched). Pages of mapped files are not in it, and are counted apart. Each step is kept when it is
+done; the same command goes on with the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.capped import Ended, run_capped
+from benchmarks.harness import command_line, save
+
+HERE = Path(__file__).resolve().parents[1]
+ALLOCATE = "import sys; held = bytearray(int(float(sys.argv[1]))); print(len(held))"
+MAP = """
+import sys
+import numpy as np
+rows = np.memmap(sys.argv[1], np.uint8, sys.argv[2])
+print(len(rows), sum(int(rows[i : i + 2**24 : 4096].sum()) for i in range(0, len(rows), 2**24)))
+"""
+
+
+class Million:
+    """The steps, in order; each returns what it answered and whether that is right.
+
+    Args:
+        given: Options of the command.
+    """
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given, self.work = given, given.work
+        self.rows, self.cap = given.rows, int(given.cap * 1e9)
+        self.stores = {name: self.work / name for name in ("train", "test", "few")}
+        self.counts = {
+            "train": self.rows,
+            "test": max(100, self.rows // 100),
+            "few": max(100, self.rows // 1000),
+        }
+        self.steps: dict[str, Callable[[], dict[str, Any]]] = {
+            "control": self.control,
+            "write": self.write,
+            "verify": self.verify,
+            "knn": self.knn,
+            "energy": self.energy,
+            "sampled energy": self.sampled_energy,
+            "probe": self.probe,
+            "ensemble": self.ensemble,
+        }
+
+    def run(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Run the steps that are not done yet, and return all that are."""
+        folder = self.work / "steps"
+        folder.mkdir(parents=True, exist_ok=True)
+        done = {}
+        for name, step in self.steps.items():
+            kept = folder / f"{name.replace(' ', '_')}.json"
+            if name in names and not kept.exists():
+                print(f"{name} …", file=sys.stderr, flush=True)
+                started = time.perf_counter()
+                found = step() | {"seconds_with_checks": time.perf_counter() - started}
+                kept.write_text(json.dumps(found, indent=1) + "\n")
+            if kept.exists():
+                done[name] = json.loads(kept.read_text())
+                print(f"{name}: {json.dumps(done[name])}", file=sys.stderr, flush=True)
+        return done
+
+    def control(self) -> dict[str, Any]:
+        """A tenth more than the bound must die, three quarters live, a mapped file not count."""
+        mapped = self.work / "mapped"
+        mapped.parent.mkdir(parents=True, exist_ok=True)
+        with mapped.open("wb") as file:
+            file.truncate(int(1.1 * self.cap))
+        python = partial(run_capped, cap=self.cap)
+        ends = {
+            "allocates 1.1 × the cap": python(
+                [sys.executable, "-c", ALLOCATE, str(1.1 * self.cap)]
+            ),
+            "allocates 0.75 × the cap": python(
+                [sys.executable, "-c", ALLOCATE, str(0.75 * self.cap)]
+            ),
+            "reads a file of 1.1 × the cap, mapped": python(
+                [sys.executable, "-c", MAP, str(mapped), "r"]
+            ),
+            "the same, mapped so that it may be written to": python(
+                [sys.executable, "-c", MAP, str(mapped), "c"]
+            ),
+        }
+        mapped.unlink()
+        lived = [ended.status == 0 for ended in ends.values()]
+        return {
+            "answer": {
+                what: ended.told() | {"died of": ended.error.splitlines()[-1:]}
+                for what, ended in ends.items()
+            },
+            "right": lived == [False, True, True, False]
+            and "MemoryError" in ends["allocates 1.1 × the cap"].error,
+        }
+
+    def write(self) -> dict[str, Any]:
+        """Write the three stores by the store's own writer, and finish them."""
+        for store in self.stores.values():
+            shutil.rmtree(store, ignore_errors=True)
+        told, seconds = {}, 0.0
+        for name, store in self.stores.items():
+            ended = self._module("benchmarks.million_rows", store, self.counts[name], name)
+            told[name] = ended.told()
+            seconds += ended.seconds
+        size = sum(file.stat().st_size for file in self.stores["train"].rglob("*.h5"))
+        return told["train"] | {
+            "answer": {"bytes": size, "bytes_per_second": size / told["train"]["seconds"]},
+            "right": not list(self.stores["train"].glob(".partial/*")),
+        }
+
+    def verify(self) -> dict[str, Any]:
+        """Hash every byte again; and one byte that is turned must be found."""
+        ended = self._featkit("verify", self.stores["train"])
+        hurt = self.work / "hurt"
+        shutil.rmtree(hurt, ignore_errors=True)
+        shutil.copytree(self.stores["few"], hurt)
+        table = next(hurt.glob("*/*.h5"))
+        content = bytearray(table.read_bytes())
+        content[len(content) // 2] ^= 1
+        table.write_bytes(content)
+        seen = subprocess.run(
+            [sys.executable, "-m", "featkit_cli", "verify", hurt], capture_output=True, check=False
+        )
+        shutil.rmtree(hurt)
+        sealed = sum(
+            hashlib.sha256(file.read_bytes()[512:]).hexdigest()
+            in file.open("rb").read(512).decode()
+            for file in self.stores["test"].rglob("*.h5")
+        )
+        size = sum(file.stat().st_size for file in self.stores["train"].rglob("*.h5"))
+        return ended.told() | {
+            "answer": {"bytes_per_second": size / ended.seconds},
+            "right": (ended.status, seen.returncode, sealed) == (0, 1, 3),
+        }
+
+    def knn(self) -> dict[str, Any]:
+        """Exact neighbours of the test images; those of the few also by float64, without faiss."""
+        found = self.work / "knn"
+        ended = self._featkit(
+            "knn", self._table("train", "one"), self._table("test", "one"), "-o", found
+        )
+        again = self._featkit(
+            "knn", self._table("train", "one"), self._table("few", "one"), "-o", self.work / "few20"
+        )
+        checked = self._check("neighbors")
+        top1 = self._result(self.work / "few20", "accuracy")[0]["top1"]
+        flops = 2 * self.rows * self.counts["test"] * self.given.width
+        return ended.told() | {
+            "answer": {
+                "top1": self._result(found, "accuracy")[0]["top1"],
+                "gflops": flops / ended.seconds / 1e9,
+                "few": again.told() | {"top1": top1},
+            },
+            "check": checked,
+            "right": abs(top1 - checked["top1"]) < 1e-12,
+        }
+
+    def energy(self) -> dict[str, Any]:
+        """The exact energy of a tenth of the rows, by the command."""
+        found, few = self.work / "diversity", self.rows // 10
+        ended = self._featkit(
+            "diversity", self._table("train", "one"), "--samples", few, "--repeats", 1,
+            "--over", "samples", "--no-probe", "-o", found,
+        )  # fmt: skip
+        (row,) = self._result(found, "energy")
+        checked = self._check("pairs", few)
+        return ended.told() | {
+            "answer": {
+                "rows": row["n"],
+                "mean_energy": row["mean_energy"],
+                "gflops": few**2 * self.given.width / ended.seconds / 1e9,
+            },
+            "check": checked,
+            "right": abs(row["mean_energy"] - checked["mean"]) < 4 * checked["error"],
+        }
+
+    def sampled_energy(self) -> dict[str, Any]:
+        """The energy of all rows by sampling, against pairs that were drawn one by one."""
+        ended = self._module("benchmarks.million_checks", "sampled", self.stores["train"], 0)
+        answer, checked = json.loads(ended.output.splitlines()[-1]), self._check("pairs", 0)
+        apart = abs(answer["mean"] - checked["mean"])
+        return ended.told() | {
+            "answer": answer,
+            "check": checked,
+            "right": apart < 4 * (answer["error"] ** 2 + checked["error"] ** 2) ** 0.5,
+        }
+
+    def probe(self) -> dict[str, Any]:
+        """The linear probe on all rows, against scikit-learn on some of them."""
+        found = self.work / "probe"
+        ended = self._featkit(
+            "probe", self._table("train", "one"), self._table("test", "one"),
+            "--max-memory", self.given.cap / 4, "-o", found,
+        )  # fmt: skip
+        (row,) = self._result(found, "accuracy")
+        checked = self._check("logistic", row["lambda"])
+        kept = ("lambda", "top1", "low", "high", "validation", "n_train")
+        return ended.told() | {
+            "answer": {name: row[name] for name in kept},
+            "check": checked,
+            "right": row["low"] - 0.01 < checked["top1"] < row["high"] + 0.001,
+        }
+
+    def ensemble(self) -> dict[str, Any]:
+        """Two epochs of an ensemble of both tables, its representation in mapped files."""
+        found, epochs = self.work / "ensemble", 2
+        shutil.rmtree(found, ignore_errors=True)
+        ended = self._featkit(
+            "ensemble-fit", self.stores["train"], "--test", self.stores["few"], "-o", found,
+            "--name", "million", "--epochs", epochs, "--precision", "bf16", "--k", "20",
+            "--max-memory", self.given.cap / 10, "--overwrite", "--quiet",
+        )  # fmt: skip
+        recovered = self._result(found, "recovery")
+        neighbors = {row["features"]: row["top1"] for row in self._result(found, "knn")}
+        few = self._result(self.work / "few20", "accuracy")[0]["top1"]
+        better = all(row["final"] > row["after_warmup"] for row in recovered)
+        rises = all(row["final"] > 0.9 for row in recovered)
+        return ended.told() | {
+            "answer": {"epochs": epochs, "recovery": recovered, "top1": neighbors},
+            "right": better and rises and neighbors["individual:one/features"] == few,
+        }
+
+    def _table(self, store: str, backbone: str) -> str:
+        return f"{self.stores[store]}:{backbone}"
+
+    def _featkit(self, *arguments: Any) -> Ended:
+        return self._run([sys.executable, "-m", "featkit_cli", *map(str, arguments)])
+
+    def _module(self, name: str, *arguments: Any) -> Ended:
+        width = str(self.given.width)
+        return self._run([sys.executable, "-m", name, width, *map(str, arguments)])
+
+    def _run(self, command: Sequence[str]) -> Ended:
+        ended = run_capped(command, cap=self.cap, folder=HERE)
+        if ended.status:
+            raise SystemExit(f"{' '.join(command)}\nended with {ended.status}:\n{ended.error}")
+        return ended
+
+    def _check(self, kind: str, *arguments: Any) -> dict[str, Any]:
+        """Return what something else than featkit says, without a bound on memory."""
+        command = [sys.executable, "-m", "benchmarks.million_checks", str(self.given.width), kind]
+        command += [str(self.stores["train"]), *map(str, arguments or (0,))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    def _result(self, folder: Path, table: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads((folder / "result.json").read_text())["tables"][
+            table
+        ]
+        return rows
+
+
+def claim(name: str, found: dict[str, Any], million: Million) -> dict[str, Any]:
+    """Return the row of the table about one step."""
+    bound = f"{million.cap / 1e9:g} GB"
+    met = bool(found["right"])
+    what = f"{name}, {million.rows:,} rows under {bound} of private memory"
+    if name == "control":
+        return {
+            "what": f"what is private is bounded at {bound}, mapped pages are not in it",
+            "measured": "holds" if met else "does not hold",
+            "target": "more dies",
+            "met": met,
+            "sized": "; ".join(
+                f"{what}: {'dies' if one['status'] else 'lives'}"
+                for what, one in found["answer"].items()
+            ),
+        }
+    return {
+        "what": what,
+        "measured": f"{found['seconds']:.0f} s; private {found['anonymous'] / 1e9:.2f} GB "
+        f"({found['data'] / 1e9:.2f} with what is only reserved), mapped {found['file'] / 1e9:.2f}",
+        "target": f"≤ {bound}, and right",
+        "met": met and found["data"] <= million.cap,
+        "sized": _short(name, found["answer"]),
+    }
+
+
+def _short(name: str, answer: dict[str, Any]) -> str:
+    """Return what a step answered, in a few words."""
+    match name:
+        case "write" | "verify":
+            return f"two tables, {answer['bytes_per_second'] / 1e6:.0f} MB/s"
+        case "knn":
+            return f"exact, k = 20, top-1 {answer['top1']:.2%}, {answer['gflops']:.0f} GFLOP/s"
+        case "energy":
+            return f"exact on {answer['rows']:,}, mean {answer['mean_energy']:.6f}"
+        case "sampled energy":
+            return f"{answer['pairs']:,} pairs, mean {answer['mean']:.6f} ± {answer['error']:.1e}"
+        case "probe":
+            return f"45 penalties, λ = {answer['lambda']:.2g}, top-1 {answer['top1']:.2%}"
+        case _:
+            cosines = ", ".join(f"{row['final']:.3f}" for row in answer["recovery"])
+            return f"{answer['epochs']} epochs only, bf16, cosines {cosines}"
+
+
+def main() -> None:
+    """Run what is not done yet, and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path, metavar="WORK", help="17 GB are needed there")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--cap", type=float, default=2.0, help="GB of private memory a process")
+    parser.add_argument("--steps", default="", help="only these, separated by commas")
+    given = parser.parse_args()
+    given.work = given.work.resolve()
+    million = Million(given)
+    wanted = given.steps.split(",") if given.steps else list(million.steps)
+    done = million.run(wanted)
+    if len(done) < len(million.steps):
+        print(f"done: {', '.join(done)}", file=sys.stderr)
+        return
+    claims = [claim(name, found, million) for name, found in done.items()]
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+    sizes = {"rows": million.rows, "width": given.width, "cap_bytes": million.cap}
+    save("million", command_line(parser, given), claims, **sizes, threads=threads, steps=done)
+
+
+if __name__ == "__main__":
+    main()
