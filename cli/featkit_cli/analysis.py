@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Container, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import click
 
-from featkit.analyses.base import Analysis, Input, Result, check_folder, check_requirements
+from featkit.analyses.base import Analysis, Input, Result, check_requirements, result_folder
 from featkit.store.reader import FeatureTable, open_store
 from featkit.store.selectors import split_selector
 from featkit_cli.render import counted, note, table_text, value_text
@@ -138,33 +139,37 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
     ]
 
     def callback(output: str | None, as_json: bool, **given: Any) -> None:
-        if output is not None:
-            check_folder(output, name)
-        config = analysis.Config(
-            **{field.name: given[field.name] for field in dataclasses.fields(analysis.Config)}
-        )
-        requires = analysis.requires
-        if getattr(config, "taps", ()):
-            requires -= {"vectors"}  # maps of these taps are made vectors
-        inputs, notes = {}, []
-        for asked in analysis.inputs:
-            selected = given[asked.name.lower()]
-            selectors = [selected] if isinstance(selected, str) else selected or ()
-            if selectors:
-                found, left_out = _read(asked, selectors, "vectors" in requires)
-                inputs[asked.name.lower()] = found
-                notes += left_out
-        tables = {i.name.lower() for i in analysis.inputs if i.of == "tables"}
-        check_requirements(
-            requires, {name: given for name, given in inputs.items() if name in tables}
-        )
-        result = analysis(config).run(inputs)
-        result.notes += dict.fromkeys(notes)
-        show_result(result, output, as_json)
+        with nullcontext() if output is None else result_folder(output, name):
+            _answer(analysis, given, output, as_json)
 
     lines = [f"{i.name}: {i.help}" for i in analysis.inputs if not i.optional]
     text = f"{analysis.__doc__ or ''}".partition("\n\n")[0] + "\n\n\b\n" + "\n".join(lines)
     return click.Command(name, params=parameters, callback=callback, help=text)
+
+
+def _answer(
+    analysis: type[Analysis], given: Mapping[str, Any], output: str | None, as_json: bool
+) -> None:
+    """Run an analysis as its options say, and show what it found."""
+    config = analysis.Config(
+        **{field.name: given[field.name] for field in dataclasses.fields(analysis.Config)}
+    )
+    requires = analysis.requires
+    if getattr(config, "taps", ()):
+        requires -= {"vectors"}  # maps of these taps are made vectors
+    inputs, notes = {}, []
+    for asked in analysis.inputs:
+        selected = given[asked.name.lower()]
+        selectors = [selected] if isinstance(selected, str) else selected or ()
+        if selectors:
+            found, left_out = _read(asked, selectors, "vectors" in requires)
+            inputs[asked.name.lower()] = found
+            notes += left_out
+    tables = {i.name.lower() for i in analysis.inputs if i.of == "tables"}
+    check_requirements(requires, {name: given for name, given in inputs.items() if name in tables})
+    result = analysis(config).run(inputs)
+    result.notes += dict.fromkeys(notes)
+    show_result(result, output, as_json)
 
 
 def show_result(
@@ -172,6 +177,7 @@ def show_result(
     output: str | None,
     as_json: bool,
     shown: Sequence[Mapping[str, Any]] | None = None,
+    is_saved: bool = False,
 ) -> None:
     """Print a result, and save it with its figures where asked.
 
@@ -180,13 +186,13 @@ def show_result(
         output: Folder, or None.
         as_json: Whether to print ``result.json`` and nothing else.
         shown: Rows to print; None for what the result names.
+        is_saved: Whether the folder has all of it already.
     """
-    saved = []
-    if output is not None:
+    if output is not None and not is_saved:
         from featkit.report.figures import draw_figures
 
         result.save(output)
-        saved = draw_figures(result, output)
+        draw_figures(result, output)
     for text in result.notes:
         note(text)
     if as_json:
@@ -208,4 +214,6 @@ def show_result(
     if scalars:
         click.echo("\n" + ", ".join(scalars))
     if output is not None:
-        click.echo(f"saved in {output}: result.json, tables, {counted(len(saved), 'figure')}")
+        click.echo(
+            f"saved in {output}: result.json, tables, {counted(len(result.figures), 'figure')}"
+        )

@@ -73,6 +73,7 @@ def ensemble_fit(
     """
     from featkit.analyses.ensemble.run import fit_ensemble
     from featkit.errors import UsageError
+    from featkit.report.figures import draw_figures
     from featkit.store.reader import open_store
     from featkit.store.selectors import split_selector
 
@@ -100,8 +101,9 @@ def ensemble_fit(
         name=name,
         config=StudyConfig(**judged),
         overwrite=overwrite,
+        draw=draw_figures,
     )
-    show_result(result, output, as_json, _accuracy_by_k(result))
+    show_result(result, output, as_json, _accuracy_by_k(result), is_saved=True)
     if not as_json:
         command = ["ls", str(folder)]
         if result.tables["knn"]:

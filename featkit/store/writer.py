@@ -22,10 +22,12 @@ from featkit.store.files import (
     explain_write_errors,
     free_bytes,
     holding,
+    make_folder,
     seal,
     size_text,
     sync_folder,
     write_sealed,
+    write_whole,
 )
 from featkit.store.fingerprint import Provenance, canonical_json, fingerprint
 from featkit.store.schema import (
@@ -150,19 +152,14 @@ class PartialTable:
                 )
             return
         with explain_write_errors(self.spec.name, self.store):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = plan_file.with_suffix(".tmp")
+            make_folder(self.folder)
             described = {
                 "name": self.spec.name,
                 "rows": self.spec.rows,
                 "provenance": self.spec.provenance,
                 "plan": asdict(self.plan),
             }
-            with temporary.open("w") as file:
-                file.write(json.dumps(described, indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(plan_file)
+            write_whole(plan_file, json.dumps(described, indent=1).encode())
 
     def missing(self) -> list[int]:
         """The parts still to be made; damaged ones are deleted and count as missing."""
@@ -219,7 +216,7 @@ class PartialTable:
             offset = self._write_structure(joined)
             self._copy_rows(joined, offset)
             seal(joined, TABLE_FORMAT)
-            target.parent.mkdir(exist_ok=True)
+            make_folder(target.parent)
             joined.replace(target)
             sync_folder(target.parent)
             drop(self.folder)

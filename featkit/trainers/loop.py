@@ -157,10 +157,14 @@ class Loop:
             while self.progress.epoch < training.epochs and not self._is_over():
                 self._epoch(bar)
         self.said(self.progress)
-        chosen = self.progress.epoch if training.patience is None else self.progress.best_epoch
+        return self.progress
+
+    def finish(self) -> None:
+        """Let the run count as finished; what was needed to go on is deleted."""
+        progress, patience = self.progress, self.training.patience
+        chosen = progress.epoch if patience is None else progress.best_epoch
         self.folder.finish(chosen)
         self.folder.drop_weights(self._wanted() | {chosen})
-        return self.progress
 
     def _is_over(self) -> bool:
         patience = self.training.patience

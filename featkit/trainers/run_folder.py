@@ -29,7 +29,13 @@ from featkit.backbones.training_runs import (
     weights_file,
 )
 from featkit.errors import ConflictError, DamagedError, UsageError
-from featkit.store.files import explain_write_errors, holding, write_whole
+from featkit.store.files import (
+    explain_write_errors,
+    holding,
+    make_folder,
+    sync_folder,
+    write_whole,
+)
 from featkit.store.fingerprint import differences
 
 STATE_FILE = "state.safetensors"
@@ -56,11 +62,14 @@ class RunFolder:
         if self.is_new:
             (self.path / STATE_FILE).unlink(missing_ok=True)
             with self._writing("the run"):
-                (self.path / WEIGHTS_FOLDER).mkdir(exist_ok=True)
+                sync_folder(
+                    self.path
+                )  # a power cut must not bring it back beside this run's record
+                make_folder(self.path / WEIGHTS_FOLDER)
             self._rewrite()
             delete_result(self.path)
             self.is_new = False
-        self._sweep()
+        self.sweep()
 
     def keep_weights(self, epoch: int, network: Network) -> None:
         """Write the weights of an epoch, and say so in ``run.json``."""
@@ -75,9 +84,9 @@ class RunFolder:
         kept = {epoch: d for epoch, d in self.record.weights.items() if epoch in wanted}
         if kept != self.record.weights:
             self._rewrite(weights=kept)
-        self._sweep()
+        self.sweep()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Delete files of a training that ``run.json`` does not name."""
         named = {weights_file(self.path, epoch) for epoch in self.record.weights}
         found = set((self.path / WEIGHTS_FOLDER).glob("epoch-*.safetensors*"))
@@ -118,7 +127,7 @@ class RunFolder:
     def finish(self, chosen: int) -> None:
         """Say which epoch the run stands for; what was needed to go on is deleted."""
         self._rewrite(chosen=chosen)
-        self._sweep()
+        self.sweep()
 
     def _rewrite(self, **changes: Any) -> None:
         self.record = replace(self.record, **changes)

@@ -62,6 +62,7 @@ def train(
     workers: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
+    draw: Callable[[Result, Path], object] | None = None,
     **options: Any,
 ) -> Result:
     """Train a network, which is a backbone afterwards.
@@ -79,6 +80,8 @@ def train(
         workers: Decoding processes; None chooses by device.
         overwrite: Whether to start again where a training is.
         progress: Whether to draw progress bars on stderr.
+        draw: Draws the figures of the result into the folder. It is called before the run counts as
+            finished: one that is killed there is ended by the next call.
         **options: In place of the preset's: fields of the method's ``Config`` and of
             :class:`featkit.trainers.settings.Training`.
 
@@ -122,6 +125,7 @@ def train(
         record = RunRecord(kind.name, network.architecture, network.preprocessing, settings)
         with open_run(path, record, overwrite) as folder:
             if folder.record.chosen is not None:
+                folder.sweep()  # what a kill at the very end has left
                 return _finished(path, method)
             loaded = load_images(images, training, network.preprocessing, path, workers, progress)
             result = Result(
@@ -142,7 +146,11 @@ def train(
             }
             notes, size = _notes(loaded, training), cache(partial(network_size, network))
             said = partial(_report, result, notes, path, learner, size, loaded)
-            Loop(learner, loaded, training, folder, where, said).run(progress)
+            loop = Loop(learner, loaded, training, folder, where, said)
+            loop.run(progress)
+            if draw is not None:
+                draw(result, path)
+            loop.finish()
     return result
 
 
