@@ -541,3 +541,20 @@ def test_two_writers_do_not_mix(train: Store, tmp_path: Path) -> None:
     ensemble = learner()
     fit_ensemble(train, tmp_path / "e", ensemble)
     np.testing.assert_array_equal(train["ensemble-e"].numpy(), ensemble.embedding_)
+
+
+def test_stopped_while_figures_are_drawn_it_goes_on(train: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+
+    def stopped(_result: Result, _folder: Path) -> None:
+        with pytest.raises(StoreError, match="another process is making a result there"):
+            fit_ensemble(train, folder, learner())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_ensemble(train, folder, learner(), draw=stopped)
+    drawn: list[Path] = []
+    fit_ensemble(train, folder, learner(), draw=lambda _, place: drawn.append(place))
+    assert drawn == [folder]
+    with pytest.raises(UsageError, match="holds a finished ensemble"):
+        fit_ensemble(train, folder, learner())
