@@ -11,6 +11,7 @@ import json
 import multiprocessing.util
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,11 @@ def preload() -> None:
         importlib.import_module(name)
 
 
+def pause(seconds: float) -> None:
+    """Wait, also in a process that libfaketime tells the time, where ``time.sleep`` fails."""
+    select.select([], [], [], seconds)
+
+
 @dataclass
 class Run:
     """A command that runs.
@@ -105,7 +111,7 @@ class Run:
             if time.monotonic() - self.started > LIMIT:
                 os.killpg(self.pid, signal.SIGKILL)
                 raise TimeoutError(f"hangs: {self.said}")
-            time.sleep(0.002)
+            pause(0.002)
         assert self.status is not None
         return os.waitstatus_to_exitcode(self.status)
 
@@ -153,7 +159,7 @@ def start(
     if pid:
         if stopped:
             while not any(number == pid and state == "T" for number, _, state in processes()):
-                time.sleep(0.001)
+                pause(0.001)
         return Run(pid, log, time.monotonic())
     status = 1
     try:
@@ -269,7 +275,7 @@ def _attached(run: Run, log: Path, *options: str) -> subprocess.Popen[bytes]:
     ]
     tracer = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
     while "TracerPid:\t0\n" in Path(f"/proc/{run.pid}/status").read_text():
-        time.sleep(0.002)
+        pause(0.002)
     os.kill(run.pid, signal.SIGCONT)
     return tracer
 

@@ -16,9 +16,9 @@ import os
 import random
 import signal
 import struct
-import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +34,7 @@ from benchmarks.faults import (
     has_strace,
     killed_at,
     on_change,
+    pause,
     preload,
     processes,
     small_disk,
@@ -184,7 +185,7 @@ class Sweep:
             left = sum(group in self.groups and state != "Z" for _, group, state in processes())
             if not left or time.monotonic() > deadline:
                 return left
-            time.sleep(0.1)
+            pause(0.1)
 
 
 def evenly(items: Sequence[Any], most: int) -> list[Any]:
@@ -200,7 +201,7 @@ def chosen_calls(calls: Sequence[Call], place: Path, most: int) -> list[Call]:
     found = []
     for names in CALLS.values():
         kind = [call for call in ours if call.name in names.split(",")]
-        found += evenly(kind[:-2], most) + kind[-2:]
+        found += evenly(kind, most) if most < 3 else evenly(kind[:-2], most) + kind[-2:]
     return found
 
 
@@ -218,7 +219,7 @@ def kill(sweep: Sweep, name: str) -> list[Row]:
         kills += 1
         if double:
             run = sweep.start(case.arguments(sweep.place), before=sweep.counting(case))
-            time.sleep(rng.random() * seconds)
+            pause(rng.random() * seconds)
             again += run.send(signal.SIGKILL)
             run.wait()
         wrong = sweep.sound(case, wanted)
@@ -227,12 +228,12 @@ def kill(sweep: Sweep, name: str) -> list[Row]:
         if not double:
             twice = max(twice, sweep.done - whole)
 
-    moments = 3 if sweep.quick else 8
+    moments = 2 if sweep.quick else 8
     for i in range(moments):
         command = sweep.begin(case)
         sweep.done = 0
         run = sweep.start(command, before=sweep.counting(case))
-        time.sleep((i + rng.random()) / moments * seconds)
+        pause((i + rng.random()) / moments * seconds)
         if run.send(signal.SIGKILL):
             run.wait()
             judge(f"at {i}/{moments} of its time", double=i % 4 == 3)
@@ -352,6 +353,23 @@ def carry_out(sweep: Sweep, wanted: Sequence[str]) -> list[Row]:
     return told
 
 
+def _beside(work: Path, quick: bool, share: int, wanted: Sequence[str]) -> int:
+    """Carry out steps in a process beside this one, and return its number."""
+    sys.stdout.flush()
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            carry_out(Sweep(work, quick, share), wanted)
+            status = 0
+        except Exception:  # noqa: BLE001 - it is told, and this process ends
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return process
+
+
 def main() -> None:
     """Run the steps that are not kept yet, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -359,24 +377,17 @@ def main() -> None:
     parser.add_argument("--steps", default="", help="beginnings of their names, with commas; all")
     parser.add_argument("--quick", action="store_true", help="few moments each; nothing is saved")
     parser.add_argument("--beside", type=int, default=2, help="processes that sweep")
-    parser.add_argument("--share", type=int, help="only the steps of this process")
     given = parser.parse_args()
     started = time.monotonic()
     work = given.work.resolve()
     (work / "steps").mkdir(parents=True, exist_ok=True)
-    if given.share is None:
-        preload()
-        prepare(work / "prepared")
-        command = [sys.executable, "-m", "benchmarks.reliability", *sys.argv[1:], "--share"]
-        parts = [subprocess.Popen([*command, str(share)]) for share in range(given.beside)]
-        if sum(part.wait() != 0 for part in parts):
-            raise SystemExit("a step has failed: see above")
-    sweep = Sweep(work, given.quick, given.share or 0)
+    preload()
+    prepare(work / "prepared")
+    sweep = Sweep(work, given.quick)
     wanted = [name for name in steps(sweep) if name.startswith(tuple(given.steps.split(",")))]
-    if given.share is not None:
-        preload()
-        carry_out(sweep, wanted[given.share :: given.beside])
-        return
+    shares = [_beside(work, given.quick, n, wanted[n :: given.beside]) for n in range(given.beside)]
+    if sum(os.waitpid(share, 0)[1] != 0 for share in shares):
+        raise SystemExit("a step has failed: see above")
     told = carry_out(sweep, wanted)
     rows = [row for found in told for row in found["rows"]]
     seconds = sum(found["seconds"] for found in told)

@@ -20,6 +20,7 @@ from benchmarks.faults import (
     contents,
     has_strace,
     on_change,
+    pause,
     small_disk,
     start,
     traced,
@@ -157,7 +158,7 @@ def _pair(sweep: Sweep, name: str, case: Case, one: list[object], two: list[obje
     for offset in offsets:
         sweep.begin(case)
         runs = [start(one, sweep.own / "log0")]
-        time.sleep(offset * seconds)
+        pause(offset * seconds)
         runs.append(start(two, sweep.own / "log1"))
         sweep.groups |= {run.pid for run in runs}
         wrong = ""
@@ -196,8 +197,8 @@ def killed_writer(sweep: Sweep) -> list[Row]:
         command = [*sweep.begin(case), "--workers", 2]
         run = sweep.start(command)
         while not run.children and not run.over:
-            time.sleep(0.001)
-        time.sleep(i / trials * 0.3 * seconds)
+            pause(0.001)
+        pause(i / trials * 0.3 * seconds)
         run.send(signal.SIGKILL)
         run.wait()
         free += sweep.note("the lock of a killed writer", sweep.ends(case, wanted))
@@ -225,7 +226,7 @@ def signals(sweep: Sweep) -> list[Row]:
             wanted, seconds = sweep.reference(case)
             for moment in moments[:2] if sweep.quick else moments:
                 run = sweep.start(sweep.begin(case))
-                time.sleep(moment * seconds)
+                pause(moment * seconds)
                 if not run.send(number, everyone=number == signal.SIGINT) or run.wait() == 0:
                     continue
                 stopped += 1
@@ -260,7 +261,7 @@ def _while_importing(sweep: Sweep) -> Row:
     for i in range(trials):
         sweep.begin(case)
         run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        time.sleep(seconds * ((i + 0.5) / trials) ** 2)
+        pause(seconds * ((i + 0.5) / trials) ** 2)
         run.send_signal(signal.SIGINT)
         said, _ = run.communicate(timeout=300)
         stopped += run.returncode != 0
@@ -288,8 +289,8 @@ def deaths(sweep: Sweep) -> list[Row]:
             command = [*sweep.begin(case), "--workers", 2]
             run = sweep.start(command)
             while not run.children and not run.over:
-                time.sleep(0.001)
-            time.sleep(moment * 0.5 * seconds)
+                pause(0.001)
+            pause(moment * 0.5 * seconds)
             children = run.children
             if not children:
                 run.wait()
@@ -418,7 +419,7 @@ def _jumps(sweep: Sweep, told: Path) -> Row:
         for first, second in (CLOCKS, CLOCKS[::-1]):
             told.write_text(first)
             run = sweep.start(sweep.begin(case))
-            time.sleep(0.5 * seconds)
+            pause(0.5 * seconds)
             run.send(signal.SIGKILL)
             run.wait()
             told.write_text(second)
@@ -457,7 +458,7 @@ def _edits(sweep: Sweep, told: Path) -> Row:
             shutil.copytree(sweep.prepared / "few", place / "few")
             photo = place / "few" / "lying" / "003.png"
             if not is_at_once:
-                time.sleep(2.5)  # beyond what counts as just written
+                pause(2.5)  # beyond what counts as just written
             told.write_text(clocks[0])
             command = extraction(place / "few", place / "store")
             sweep.start(command).wait()

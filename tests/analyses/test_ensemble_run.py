@@ -553,8 +553,10 @@ def test_stopped_while_figures_are_drawn_it_goes_on(train: Store, tmp_path: Path
 
     with pytest.raises(KeyboardInterrupt):
         fit_ensemble(train, folder, learner(), draw=stopped)
+    (folder / ".unfinished" / "state.safetensors.tmp").write_text("as a kill leaves it")
     drawn: list[Path] = []
     fit_ensemble(train, folder, learner(), draw=lambda _, place: drawn.append(place))
     assert drawn == [folder]
+    assert not (folder / ".unfinished").exists()
     with pytest.raises(UsageError, match="holds a finished ensemble"):
         fit_ensemble(train, folder, learner())

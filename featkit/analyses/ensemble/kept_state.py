@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,14 +88,25 @@ def write_tensors(
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None) -> None:
-    """Write tensors; what the system refuses is an ``OSError``, as everywhere."""
+    """Write tensors; what the system refuses is an ``OSError``, as everywhere.
+
+    safetensors begins with a file of a name of its own, which a kill leaves: it gets a folder of
+    its own, which the next call empties.
+    """
+    own = path.with_name(path.name + ".d")
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir()
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
+        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(plain, own / path.name, about)
+        (own / path.name).replace(path)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

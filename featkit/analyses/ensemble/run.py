@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -153,8 +153,7 @@ def _fit(
 
 def _discard_state(folder: Path) -> None:
     (folder / _STATE / STATE_FILE).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        (folder / _STATE).rmdir()
+    shutil.rmtree(folder / _STATE, ignore_errors=True)  # with what kills have left beside it
 
 
 def _labels(bank: Side, queries: Side | None) -> Split | None:
