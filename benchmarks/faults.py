@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 LIMIT = 300.0
 """Seconds after which a run hangs."""
 
@@ -74,7 +76,7 @@ class Run:
 
     Attributes:
         pid: Of its process, which leads a session of its own.
-        log: What it says on stderr, and on stdout.
+        log: What it says on stderr; stdout goes beside it.
         started: When, by the monotonic clock.
     """
 
@@ -164,9 +166,8 @@ def start(
     status = 1
     try:
         os.setsid()
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
+        for number, file in ((1, log.with_suffix(".out")), (2, log)):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if stopped:
@@ -194,11 +195,14 @@ def finish(arguments: Sequence[object], log: Path) -> Run:
 
 # what is the same
 
-_NOT_COMPARED = {"runs.jsonl", ".lock"}
+_NOT_COMPARED = {"runs.jsonl", ".lock", "times.csv", "times.png"}
 
 
 def contents(*folders: Path) -> dict[str, str]:
-    """Return the hash of every file that outputs consist of; measured times are left out."""
+    """Return the hash of every file that outputs consist of.
+
+    Measured times are left out, and the times that files had when they were last hashed.
+    """
     found = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
@@ -215,12 +219,16 @@ def _timeless(path: Path) -> bytes:
     if path.suffix == ".csv":
         rows = list(csv.DictReader(io.StringIO(content.decode())))
         return json.dumps(_without_seconds(rows)).encode()
+    if path.name == "samples.h5":
+        with h5py.File(path) as file:
+            parts = [file[name][...].tolist() for name in sorted(file) if name != "stamp"]
+            return repr((parts, sorted(file.attrs.items()))).encode()
     return content
 
 
 def _without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
-        return {n: _without_seconds(v) for n, v in value.items() if n != "seconds"}
+        return {n: _without_seconds(v) for n, v in value.items() if not n.endswith("seconds")}
     return [_without_seconds(v) for v in value] if isinstance(value, list) else value
 
 

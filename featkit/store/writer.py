@@ -123,12 +123,26 @@ class PartPlan:
 
 
 class PartialTable:
-    """The rows done so far of one unfinished table, under ``.partial/KEY/``."""
+    """The rows done so far of one unfinished table, under ``.partial/KEY/``.
 
-    def __init__(self, store: Path, spec: TableSpec, plan: PartPlan) -> None:
+    Args:
+        store: The store's folder.
+        spec: The table.
+        plan: How its parts are cut.
+        kept: What a full disk does not cost; empty where the next run begins again.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        spec: TableSpec,
+        plan: PartPlan,
+        kept: str = "rows written so far are safe",
+    ) -> None:
         self.store = store
         self.spec = spec
         self.plan = plan
+        self.kept = kept
         self.folder = store / PARTIAL_FOLDER / spec.key
 
     @property
@@ -151,7 +165,7 @@ class PartialTable:
                     f"command again, it goes on from there"
                 )
             return
-        with explain_write_errors(self.spec.name, self.store):
+        with explain_write_errors(self.spec.name, self.store, self.kept):
             make_folder(self.folder)
             described = {
                 "name": self.spec.name,
@@ -190,7 +204,7 @@ class PartialTable:
             put(file, "valid", valid)
             _write_failures(file, failures)
 
-        with explain_write_errors(f"rows of {self.spec.name}", self.store):
+        with explain_write_errors(f"rows of {self.spec.name}", self.store, self.kept):
             write_sealed(self._file(part), PART_FORMAT, fill)
 
     def finish(self) -> Path:
@@ -208,11 +222,11 @@ class PartialTable:
         if needed > free:
             raise DiskFullError(
                 f"no room to join {spec.name}: {size_text(needed)} needed, {size_text(free)} free "
-                f"at {self.store}; all rows are safe in parts: free some space and run the same "
-                f"command again"
+                f"at {self.store}: {self.kept}{'; ' * bool(self.kept)}free some space and run the "
+                f"same command again"
             )
         joined = self.folder / "table.h5.tmp"
-        with explain_write_errors(spec.name, self.store):
+        with explain_write_errors(spec.name, self.store, self.kept):
             offset = self._write_structure(joined)
             self._copy_rows(joined, offset)
             seal(joined, TABLE_FORMAT)

@@ -41,6 +41,8 @@ from featkit.store.fingerprint import differences
 STATE_FILE = "state.safetensors"
 LOCK_FILE = ".lock"
 KEPT = "what the run kept before is safe"
+_OF_A_KILL = {LOCK_FILE, f"{RUN_FILE}.tmp"}
+"""What a training may leave that was killed before it was there."""
 
 
 @dataclass
@@ -170,7 +172,8 @@ def _leave(path: Path, was_there: bool) -> None:
     """Take away what was made for a training that has not begun."""
     if is_run(path):
         return
-    (path / LOCK_FILE).unlink(missing_ok=True)
+    for name in _OF_A_KILL:
+        (path / name).unlink(missing_ok=True)
     with suppress(OSError):  # it was never made, or holds what others have put there
         (path / WEIGHTS_FOLDER).rmdir()
     with suppress(OSError):
@@ -190,7 +193,7 @@ def check_place(path: Path) -> None:
     if is_run(path):
         read_run(path)
         return
-    others = {entry.name for entry in path.iterdir()} - {LOCK_FILE} if path.is_dir() else set()
+    others = {entry.name for entry in path.iterdir()} - _OF_A_KILL if path.is_dir() else set()
     weights = path / WEIGHTS_FOLDER
     if others and (others != {WEIGHTS_FOLDER} or not weights.is_dir() or any(weights.iterdir())):
         raise UsageError(f"{path} is not empty, and no training run: give another folder")

@@ -131,6 +131,9 @@ def test_what_is_stored_is_what_the_estimator_finds(
         assert not any(check.problems for check in verify_store(store.path))
     other = make_store(tmp_path / "more", slice(600, 650))
     assert transform_store(tmp_path / "three", other) == ("ensemble-three/psi.none", False)
+    (other.path / ".partial" / "key.dropped").mkdir()  # as a kill leaves it
+    assert transform_store(tmp_path / "three", other) == ("ensemble-three/psi.none", True)
+    assert not list((other.path / ".partial").iterdir())
     np.testing.assert_array_equal(
         other["ensemble-three"].numpy(),
         alone.transform([features(j, slice(600, 650)) for j in range(3)]),

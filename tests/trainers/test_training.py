@@ -496,6 +496,8 @@ def test_stopped_while_figures_are_drawn_it_draws_them_again(stripes: Path, tmp_
         assert (len(result.tables["epochs"]), folder) == (2, run)
         raise Stopped
 
+    run.mkdir()
+    (run / "run.json.tmp").write_text("{")  # as a kill at the very beginning leaves it
     with pytest.raises(Stopped):
         train(stripes, run, epochs=1, draw=stopped)
     assert json.loads((run / "run.json").read_text())["chosen"] is None

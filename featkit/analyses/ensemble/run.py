@@ -20,7 +20,7 @@ from featkit.errors import UsageError
 from featkit.ops.neighbors import Floats
 from featkit.store.reader import Store
 from featkit.store.schema import SAMPLES_FILE
-from featkit.store.writer import writing
+from featkit.store.writer import remains, sweep, writing
 
 _STATE = ".unfinished"
 _WRITTEN = ("knn", "recovery", "stages", "linear", "singular_values", "maximum_similarity")
@@ -232,4 +232,7 @@ def transform_store(
             pass
         stored.ensemble.set_params(verbose=verbose)
         stored.write(side, stored.ensemble.transform(side.features()), "transform")
+    elif remains(store.path):  # of one that was killed when the table was there
+        with writing(store.path):
+            sweep(store.path, ())
     return stored.table, was_there
