@@ -16,13 +16,22 @@ STUDIES = (
 """Beginnings of the results that have no targets, a table each."""
 
 
+FUZZ = "fuzz.json"
+"""Rows of the table of faults alone: ``what``, ``how``, ``count``, ``outcome``."""
+
+
+def results() -> list[Path]:
+    """Return the files of all results that have claims."""
+    return sorted(path for path in RESULTS.glob("*.json") if path.name != FUZZ)
+
+
 def rows() -> str:
     """Return the claims of every result with targets as one Markdown table."""
     lines = [
         "| claim | measured | target | met | how large | command |",
         "|---|---|---|---|---|---|",
     ]
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in results():
         if path.name.startswith(STUDIES):
             continue
         result = json.loads(path.read_text())
@@ -33,7 +42,7 @@ def rows() -> str:
     machines = {
         f"{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, Python {m['python']}, "
         + ", ".join(f"{name} {version}" for name, version in m["versions"].items())
-        for m in (json.loads(path.read_text())["machine"] for path in RESULTS.glob("*.json"))
+        for m in (json.loads(path.read_text())["machine"] for path in results())
     }
     return "\n".join(lines) + "\n\nMeasured on: " + "; ".join(sorted(machines)) + ".\n"
 
@@ -41,7 +50,7 @@ def rows() -> str:
 def studies() -> str:
     """Return the studies, a table each."""
     parts = []
-    for path in sorted(RESULTS.glob("*.json"), key=lambda path: path.stem):
+    for path in sorted(results(), key=lambda path: path.stem):
         if not path.name.startswith(STUDIES):
             continue
         result = json.loads(path.read_text())
@@ -205,6 +214,16 @@ def families() -> str:
     return "\n".join(lines)
 
 
+def faults() -> str:
+    """Return what was done to runs, how often, and what came of it."""
+    told = json.loads((RESULTS / "reliability.json").read_text())
+    fuzzed = RESULTS / FUZZ
+    rows = told["rows"] + (json.loads(fuzzed.read_text()) if fuzzed.exists() else [])
+    lines = ["| what | how it was tried | times | outcome |", "|---|---|---|---|"]
+    lines += [f"| {r['what']} | {r['how']} | {r['count']:,} | {r['outcome']} |" for r in rows]
+    return "\n".join(lines) + f"\n\nMade by `{told['command']}`, on two cores.\n"
+
+
 def study(name: str) -> str:
     """Return what a study says, and its pictures."""
     result = json.loads((RESULTS / f"{name}.json").read_text())
@@ -240,6 +259,8 @@ if __name__ == "__main__":
     fill(RESULTS.parents[1] / "README.md", "evaluations", evaluated())
     fill(RESULTS.parents[1] / "README.md", "concepts", concepts())
     fill(RESULTS.parents[1] / "README.md", "families", families())
+    if (RESULTS / "reliability.json").exists():
+        fill(RESULTS.parents[1] / "README.md", "faults", faults())
     if (RESULTS / "treenet_study.json").exists():
         fill(RESULTS.parents[1] / "README.md", "treenet", study("treenet_study"))
     if (RESULTS / "deepcluster_study.json").exists():

@@ -1,5 +1,5 @@
 """``python -m featkit_cli`` is ``featkit``."""
 
-from featkit_cli.main import main
+from featkit_cli.start import main
 
 main()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Container, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
-from featkit.analyses.base import Analysis, Input, Result, check_folder, check_requirements
+from featkit.analyses.base import Analysis, Input, Result, check_requirements, result_folder
 from featkit.store.reader import FeatureTable, open_store
 from featkit.store.selectors import split_selector
 from featkit_cli.kinds import CommaSeparated, Folder, ResultFolder, Selector, TableName, TapName
@@ -131,33 +132,37 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
     ]
 
     def callback(output: str | None, as_json: bool, **given: Any) -> None:
-        if output is not None:
-            check_folder(output, name)
-        config = analysis.Config(
-            **{field.name: given[field.name] for field in dataclasses.fields(analysis.Config)}
-        )
-        requires = analysis.requires
-        if getattr(config, "taps", ()):
-            requires -= {"vectors"}  # maps of these taps are made vectors
-        inputs, notes = {}, []
-        for asked in analysis.inputs:
-            selected = given[asked.name.lower()]
-            selectors = [selected] if isinstance(selected, str) else selected or ()
-            if selectors:
-                found, left_out = _read(asked, selectors, "vectors" in requires)
-                inputs[asked.name.lower()] = found
-                notes += left_out
-        tables = {i.name.lower() for i in analysis.inputs if i.of == "tables"}
-        check_requirements(
-            requires, {name: given for name, given in inputs.items() if name in tables}
-        )
-        result = analysis(config).run(inputs)
-        result.notes += dict.fromkeys(notes)
-        show_result(result, output, as_json)
+        with nullcontext() if output is None else result_folder(output, name):
+            _answer(analysis, given, output, as_json)
 
     lines = [f"{i.name}: {i.help}" for i in analysis.inputs if not i.optional]
     text = f"{analysis.__doc__ or ''}".partition("\n\n")[0] + "\n\n\b\n" + "\n".join(lines)
     return click.Command(name, params=parameters, callback=callback, help=text)
+
+
+def _answer(
+    analysis: type[Analysis], given: Mapping[str, Any], output: str | None, as_json: bool
+) -> None:
+    """Run an analysis as its options say, and show what it found."""
+    config = analysis.Config(
+        **{field.name: given[field.name] for field in dataclasses.fields(analysis.Config)}
+    )
+    requires = analysis.requires
+    if getattr(config, "taps", ()):
+        requires -= {"vectors"}  # maps of these taps are made vectors
+    inputs, notes = {}, []
+    for asked in analysis.inputs:
+        selected = given[asked.name.lower()]
+        selectors = [selected] if isinstance(selected, str) else selected or ()
+        if selectors:
+            found, left_out = _read(asked, selectors, "vectors" in requires)
+            inputs[asked.name.lower()] = found
+            notes += left_out
+    tables = {i.name.lower() for i in analysis.inputs if i.of == "tables"}
+    check_requirements(requires, {name: given for name, given in inputs.items() if name in tables})
+    result = analysis(config).run(inputs)
+    result.notes += dict.fromkeys(notes)
+    show_result(result, output, as_json)
 
 
 def show_result(

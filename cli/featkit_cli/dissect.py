@@ -86,12 +86,11 @@ def dissect(
 
     SOURCE is a folder of images, a CSV or torchvision:NAME; CONCEPTS say what its pixels show.
     """
-    from featkit.analyses.base import check_folder
+    from featkit.analyses.base import result_folder
     from featkit.analyses.dissect.analysis import dissect as run
     from featkit.errors import UsageError
     from featkit.report.dissection import PAGE, PICTURES, write_page
 
-    check_folder(output, "dissect")
     into = Path(output).resolve()
     for given_folder in [source, *(c.removeprefix("masks:") for c in concepts)]:
         folder = Path(given_folder.partition("?")[0]).resolve()
@@ -104,21 +103,22 @@ def dissect(
                 f"{given_folder} lies in {Path(output, PICTURES)}, where pictures are replaced:"
                 " give another folder"
             )
-    found = run(
-        source,
-        backbone,
-        tap,
-        concepts,
-        DissectConfig(**given),
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        progress=not quiet,
-    )
-    Path(output, PAGE).unlink(missing_ok=True)  # it is of what was there before
-    save_result(found.result, output)
-    page = write_page(found.result, found.gallery, output)
+    with result_folder(output, "dissect"):
+        found = run(
+            source,
+            backbone,
+            tap,
+            concepts,
+            DissectConfig(**given),
+            precision=precision,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            progress=not quiet,
+        )
+        Path(output, PAGE).unlink(missing_ok=True)  # it is of what was there before
+        save_result(found.result, output)
+        page = write_page(found.result, found.gallery, output)
     print_result(found.result, output, as_json)
     if not as_json:
         click.echo(f"open {page}")

@@ -12,7 +12,7 @@ from featkit.analyses.ensemble.representation import PRESETS, EnsembleRepresenta
 from featkit.analyses.ensemble.settings import Settings
 from featkit.analyses.ensemble.study import StudyConfig
 from featkit.parallel.group import is_first
-from featkit_cli.analysis import options, show_result
+from featkit_cli.analysis import options, print_result
 from featkit_cli.kinds import CommaSeparated, Folder, Selector, StoreFolder, TableName
 from featkit_cli.ranks import DEVICES, done_by_others
 from featkit_cli.render import AS_JSON, note, print_json
@@ -87,6 +87,7 @@ def ensemble_fit(
     """
     from featkit.analyses.ensemble.run import fit_ensemble
     from featkit.errors import UsageError
+    from featkit.report.figures import draw_figures
     from featkit.store.reader import open_store
     from featkit.store.selectors import split_selector
 
@@ -116,10 +117,11 @@ def ensemble_fit(
         name=name,
         config=StudyConfig(**judged),
         overwrite=overwrite,
+        draw=draw_figures,
     )
     if not is_first():
         return
-    show_result(result, output, as_json, _accuracy_by_k(result))
+    print_result(result, output, as_json, _accuracy_by_k(result))
     if not as_json:
         command = ["ls", str(folder)]
         if result.tables["knn"]:

@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from featkit.errors import FeatkitError, UsageError, one_line
 from featkit.registry import did_you_mean
-from featkit_cli.interrupts import lasting_interrupts
+from featkit_cli.interrupts import Stop, lasting_interrupts
 
 COMMANDS = {
     "extract": ("featkit_cli.extract:extract", "Run images through backbones into a store."),
@@ -181,7 +181,10 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 failed, 2 cannot be done as asked, 130 stopped."""
+    """Run the command line and exit.
+
+    0: done, 1: failed, 2: cannot be done as asked, 130: stopped by Ctrl-C, 143: by SIGTERM.
+    """
     if "_FEATKIT_COMPLETE" in os.environ:
         from featkit_cli.completion import complete
 
@@ -190,53 +193,52 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        with lasting_interrupts():
+        with lasting_interrupts() as stop:
             cli.main(given, prog_name="featkit", standalone_mode=False, obj=given)
-    except (FeatkitError, click.ClickException) as error:
-        if debug:
+    except BaseException as error:
+        if stop.number is not None or isinstance(error, KeyboardInterrupt | click.Abort):
+            _leave_stopped(given, stop)
+        if debug or isinstance(error, SystemExit):
             raise
         sys.exit(_explain(error))
-    except (KeyboardInterrupt, click.Abort):
-        goes_on = given[:1] in (["extract"], ["demo"], ["ensemble-fit"])
-        goes_on |= given[:1] == ["train"] and "--overwrite" not in given
-        click.echo("featkit: stopped" + "; the same command goes on from here" * goes_on, err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
-    except OSError as error:
-        if debug:
-            raise
-        click.echo(
-            f"featkit: {error.filename or 'input/output'}: {error.strerror or error}", err=True
-        )
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        reason = (str(error).strip() or "no message").splitlines()[0]
-        if isinstance(error, MemoryError) or "can't allocate memory" in reason:
-            click.echo(
-                "featkit: no memory is left for this process: give it more, or bound what the "
-                "command holds (--max-memory, where it is an option)",
-                err=True,
-            )
-            sys.exit(1)
-        click.echo(
-            f"featkit: unexpected {type(error).__name__}: {reason} (this is a bug in featkit; "
-            f"--debug shows where)",
-            err=True,
-        )
-        sys.exit(1)
     sys.exit(0)
 
 
-def _explain(error: FeatkitError | click.ClickException) -> int:
+def _leave_stopped(given: Sequence[str], stop: Stop) -> NoReturn:
+    """Say whether the same command goes on, and exit."""
+    goes_on = given[:1] in (["extract"], ["demo"], ["ensemble-fit"])
+    goes_on |= given[:1] == ["train"] and not {"--overwrite", "--survey"} & set(given)
+    what = "goes on from here" if goes_on else "begins again"
+    click.echo(f"featkit: stopped; the same command {what}", err=True)
+    sys.exit(stop.exit_status)
+
+
+def _explain(error: BaseException) -> int:
+    """Say in one line what went wrong, and return the exit status."""
     if isinstance(error, FeatkitError):
         click.echo(f"featkit: {error}", err=True)
         return error.exit_status
-    hint = ""
-    if isinstance(error, click.UsageError) and error.ctx is not None:
-        hint = f" (see {error.ctx.command_path} --help)"
-    click.echo(f"featkit: {error.format_message()}{hint}", err=True)
-    return UsageError.exit_status
+    if isinstance(error, click.ClickException):
+        hint = ""
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f" (see {error.ctx.command_path} --help)"
+        click.echo(f"featkit: {error.format_message()}{hint}", err=True)
+        return UsageError.exit_status
+    if isinstance(error, BrokenPipeError):
+        sys.stderr.close()
+        return 0
+    if isinstance(error, OSError):
+        what = f"{error.filename or 'input/output'}: {error.strerror or error}"
+    elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        what = (
+            "no memory is left for this process: give it more, or bound what the command holds "
+            "(--max-memory, where it is an option)"
+        )
+    else:
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        what = (
+            f"unexpected {type(error).__name__}: {reason} (this is a bug in featkit; --debug shows "
+            f"where)"
+        )
+    click.echo(f"featkit: {what}", err=True)
+    return 1

@@ -52,24 +52,24 @@ def saliency(
     RUN is a folder that featkit train has written, or any BACKBONE, whose features are then the
     only leaf; SOURCE is a folder of images, a CSV or torchvision:NAME.
     """
-    from featkit.analyses.base import check_folder
+    from featkit.analyses.base import result_folder
     from featkit.analyses.saliency.analysis import saliency as look
     from featkit.errors import UsageError
 
-    check_folder(output, "saliency")
     folder = Path(source.partition("?")[0]).resolve()
     if folder.is_dir() and Path(output).resolve().is_relative_to(folder):
         raise UsageError(f"{output} lies in {source}: its pictures would be taken for images there")
-    result = look(
-        run,
-        source,
-        SaliencyConfig(**given),
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        progress=not quiet,
-    )
-    show_result(result, output, as_json)
+    with result_folder(output, "saliency"):
+        result = look(
+            run,
+            source,
+            SaliencyConfig(**given),
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            progress=not quiet,
+        )
+        show_result(result, output, as_json)
 
 
 saliency.params += options(SaliencyConfig)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -14,9 +14,12 @@ from click.shell_completion import CompletionItem
 
 from featkit.parallel.group import is_first
 from featkit.registry import did_you_mean
-from featkit_cli.analysis import options, show_result
+from featkit_cli.analysis import options, print_result, show_result
 from featkit_cli.kinds import DEVICE, Folder, Source
 from featkit_cli.ranks import DEVICES, done_by_others
+
+if TYPE_CHECKING:
+    from featkit.analyses.base import Result
 
 METHODS = {
     "deepcluster": "Train by the clusters of the network's own features, made anew every cycle.",
@@ -173,14 +176,15 @@ def _command(name: str) -> click.Command:
                 raise click.UsageError("--devices is for trainings, and --survey trains nothing")
             _survey(source, output, starts, as_json, options)
             return
-        result = run_training(name, source, output, **options)
+        result = run_training(name, source, output, draw=_draw, **options)
         if not is_first():
             return
         had_finished = bool(result.origin)
         if had_finished and as_json:
             click.echo((Path(output) / RESULT_FILE).read_text("utf-8"), nl=False)
             return
-        show_result(result, None if had_finished else output, as_json, _shown(result.tables))
+        folder = None if had_finished else output
+        print_result(result, folder, as_json, _shown(result.tables))
         if not as_json:
             click.echo(f"next: featkit extract {shlex.join([source, '-b', output])} -o features")
 
@@ -194,8 +198,14 @@ def _command(name: str) -> click.Command:
     )
 
 
+def _draw(result: Result, folder: Path) -> None:
+    from featkit.report.figures import draw_figures  # when a training has ended
+
+    draw_figures(result, folder)
+
+
 def _survey(source: str, output: str, starts: int, as_json: bool, options: dict[str, Any]) -> None:
-    from featkit.analyses.base import check_folder
+    from featkit.analyses.base import result_folder
     from featkit.backbones.training_runs import is_run
     from featkit.trainers.alignment import SURVEY, survey
     from featkit.trainers.training import check_outside
@@ -204,9 +214,9 @@ def _survey(source: str, output: str, starts: int, as_json: bool, options: dict[
         raise click.UsageError("--overwrite is for trainings, and --survey trains nothing")
     if is_run(Path(output)):
         raise click.UsageError(f"{output} holds a training: give another folder")
-    check_folder(output, SURVEY)
     check_outside(source, Path(output))
-    show_result(survey(source, starts, **options), output, as_json)
+    with result_folder(output, SURVEY):
+        show_result(survey(source, starts, **options), output, as_json)
 
 
 _OF_EPOCHS: tuple[str, ...] = ("epoch", "loss", "lr", "knn_top1")

@@ -11,7 +11,8 @@ import json
 import platform
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -24,10 +25,20 @@ from featkit.analyses.figure import Figure as Figure  # noqa: PLC0414 - others t
 from featkit.errors import UsageError, one_line
 from featkit.registry import Registry
 from featkit.store.arrays import write_arrays
-from featkit.store.files import write_whole
+from featkit.store.files import (
+    explain_full_disk,
+    explain_write_errors,
+    holding,
+    make_folder,
+    write_whole,
+)
 from featkit.store.reader import FeatureTable
 
 RESULT_FILE = "result.json"
+LOCK_FILE = ".lock"
+_ASKED = ("analysis", "config", "provenance")
+"""Parts of a ``result.json`` that are the same where the same was asked of the same."""
+
 _SAVED = ("analysis", "config", "scalars", "tables", "provenance", "notes")
 
 
@@ -153,19 +164,23 @@ class Result:
                 holds are replaced, or removed; other files stay.
 
         Raises:
+            DiskFullError: The disk is full; no file is half there.
             UsageError: The folder cannot be made or written to.
         """
-        folder = Path(folder)
+        folder, text = Path(folder), self.to_json()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            text = self.to_json()
-            for file in _files(_held(folder)) - _files(json.loads(text)):
-                (folder / file).unlink(missing_ok=True)
-            for name, rows in self.tables.items():
-                write_whole(folder / f"{name}.csv", _csv(rows))
-            if self.arrays:
-                write_arrays(folder / "arrays.h5", self.arrays)
-            write_whole(folder / RESULT_FILE, text.encode())
+            with explain_full_disk("the result", folder):
+                make_folder(folder)
+                held, new = _held(folder), json.loads(text)
+                if any(held.get(name) != new[name] for name in _ASKED):
+                    delete_result(folder)  # of two results no file may be left beside the other's
+                for file in _files(held) - _files(new):
+                    (folder / file).unlink(missing_ok=True)
+                for name, rows in self.tables.items():
+                    write_whole(folder / f"{name}.csv", _csv(rows))
+                if self.arrays:
+                    write_arrays(folder / "arrays.h5", self.arrays)
+                write_whole(folder / RESULT_FILE, text.encode())
         except OSError as error:
             raise UsageError(
                 f"cannot write the result to {folder} ({error.strerror}): give another folder"
@@ -197,6 +212,35 @@ def check_folder(folder: str | Path, analysis: str | None = None) -> None:
     held = _held(path).get("analysis", analysis)
     if analysis is not None and held != analysis:
         raise UsageError(f"{folder} holds a result of {one_line(held, 60)}: give another folder")
+
+
+@contextmanager
+def result_folder(folder: str | Path, analysis: str | None = None) -> Iterator[None]:
+    """Hold a folder from before the work until all of a result is in it.
+
+    What was made for a result that did not come is taken away.
+
+    Args:
+        folder: As for :func:`check_folder`, which is asked first.
+        analysis: Likewise.
+
+    Raises:
+        UsageError: The folder cannot be used.
+        StoreError: Another process is making a result there.
+    """
+    check_folder(folder, analysis)
+    path = Path(folder).absolute()
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    with ExitStack() as held:
+        with explain_write_errors("the result", path, kept=""):
+            held.enter_context(holding(path, LOCK_FILE, "making a result there"))
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # not empty, most likely
+                (path / LOCK_FILE).unlink(missing_ok=True)
+                for each in made:
+                    each.rmdir()
 
 
 def delete_result(folder: Path) -> None:

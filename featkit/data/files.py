@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,7 @@ class FileSource:
         return file_digest(self.root / self.ids[row])
 
     def stamps(self) -> NDArray[np.int64]:
-        """Return (n, 2) int64 file sizes in bytes and modification times in ns.
-
-        A file that cannot be looked at has -1, -1.
+        """Return (n, 2) int64 file sizes in bytes and times of change in ns; see `file_stamps`.
 
         Cost:
             n calls of ``stat``.
@@ -81,12 +80,23 @@ def file_digest(path: str | Path) -> bytes:
         return hashlib.sha256(f"unreadable: {type(error).__name__}".encode()).digest()
 
 
-def file_stamps(paths: Iterable[str | Path]) -> NDArray[np.int64]:
-    """Return the size in bytes and the modification time in ns of n files, as (n, 2) int64.
+SETTLED_NS = 2_000_000_000
+"""How long, in ns, a file must have stayed as it is for its stamp to tell a later change."""
 
-    Files that cannot be looked at have -1, -1.
+
+def file_stamps(paths: Iterable[str | Path]) -> NDArray[np.int64]:
+    """Return the size in bytes and the time of change in ns of n files, as (n, 2) int64.
+
+    The time is that of the file's last change of any kind (``st_ctime``), which every change of
+    contents sets and no program can set back, unlike the time of modification; on Windows it is
+    the latter. A file has 0 in its place if it changed within the last two seconds, or in the
+    future by this machine's clock: another change might have the same time. Files that cannot be
+    looked at have -1, -1.
     """
-    return np.array([_stamp(path) for path in paths], dtype=np.int64).reshape(-1, 2)
+    settled = time.time_ns() - SETTLED_NS
+    stamps = np.array([_stamp(path) for path in paths], dtype=np.int64).reshape(-1, 2)
+    stamps[stamps[:, 1] > settled, 1] = 0
+    return stamps
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:
@@ -94,7 +104,12 @@ def _stamp(path: str | Path) -> tuple[int, int]:
         status = os.stat(path)  # noqa: PTH116 - a third of the time of Path.stat over a million files
     except OSError:
         return -1, -1
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, change_time(status)
+
+
+def change_time(status: os.stat_result) -> int:
+    """Return the time in ns of the last change that a file's status tells of."""
+    return status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
 
 
 def shown(names: Sequence[str]) -> str:

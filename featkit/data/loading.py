@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -115,7 +116,7 @@ def _hush(_worker: int) -> None:
     Ctrl-C reaches both. Where it stops the main process while that takes over an image, a thread
     of the decoding process finds its connection closed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be made deaf
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -169,12 +170,62 @@ def load_batches(
         worker_init_fn=_hush if workers else None,
         **options,
     )
-    try:
-        for batch in loader:
+    with _deaf():
+        loaded = iter(loader)
+    with _explained_deaths():
+        for batch in loaded:
             for looked in batch.looked:
                 if isinstance(looked, FeatkitError):
                     raise looked
             yield batch
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes that begin here never hear Ctrl-C; this one hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _explained_deaths() -> Iterator[None]:
+    """Say what it means that a decoding process has died.
+
+    PyTorch raises an error wherever the main process is at that moment, which may be in what
+    uses the batches: its handler of SIGCHLD is wrapped once.
+
+    Raises:
+        FeatkitError: A decoding process died.
+    """
+    handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    if callable(handler) and not isinstance(handler, _OnDeath):
+        with suppress(ValueError):  # not the main thread, where PyTorch has no handler either
+            signal.signal(signal.SIGCHLD, _OnDeath(handler))
+    with _said_as_death():
+        yield
+
+
+@dataclass(frozen=True)
+class _OnDeath:
+    """A handler of SIGCHLD that says what a death means."""
+
+    handler: Callable[[int, FrameType | None], Any]
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        with _said_as_death():
+            self.handler(number, frame)
+
+
+@contextmanager
+def _said_as_death() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ HASHED_TOGETHER = 256
 def list_samples(source: Source, store: Path, progress: bool = False) -> Samples:
     """List a source's samples with the hash of their contents.
 
-    Files whose size and time have not changed since the store was made are not read again.
+    Files whose size and time of change are those of the last run are not read again.
 
     Args:
         source: The images.
@@ -44,6 +45,7 @@ def list_samples(source: Source, store: Path, progress: bool = False) -> Samples
                 for path, (size, time), digest in zip(
                     old.paths, sizes_times, old.digests, strict=True
                 )
+                if time > 0  # else it is not known to be as it was
             }
 
     def digest(row: int) -> bytes:
@@ -65,8 +67,9 @@ def list_samples(source: Source, store: Path, progress: bool = False) -> Samples
     with (
         ThreadPoolExecutor() as pool,
         progress_bar(count, "hashing", "img", show=progress, delay=1) as bar,
+        closing(pool.map(hash_rows, range(0, count, HASHED_TOGETHER))) as hashed,  # type: ignore[type-var]
     ):
-        for done in pool.map(hash_rows, range(0, count, HASHED_TOGETHER)):
+        for done in hashed:  # a stop does not wait for the rest
             bar.update(done)
     return Samples(
         paths=source.ids,

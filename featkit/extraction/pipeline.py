@@ -28,7 +28,7 @@ from featkit.extraction.filling import (
     unreadable,
 )
 from featkit.extraction.planning import Job, Options, Plan, plan_extraction, refresh
-from featkit.parallel.group import all_of, first, here
+from featkit.parallel.group import all_of, first, first_holds, here
 from featkit.parallel.launch import run_on_ranks, starts_others
 from featkit.store.reader import Store, open_store
 from featkit.store.runs import log_run
@@ -162,8 +162,7 @@ def run_plan(plan: Plan, progress: bool = False) -> Summary:
     first(plan.check_disk)
     summary = Summary(notes=plan.notes)
     if first(lambda: _is_due(plan)):
-        with ExitStack() as held:
-            first(lambda: _hold(plan.store, held))
+        with first_holds(lambda: writing(plan.store)):
             _fill_tables(plan, device, summary, progress)
     store = open_store(plan.store)
     for spec in plan.asked:
@@ -178,10 +177,6 @@ def run_plan(plan: Plan, progress: bool = False) -> Summary:
 def _is_due(plan: Plan) -> bool:
     is_new = not (plan.store / SAMPLES_FILE).exists()
     return bool(plan.jobs or plan.relabels or is_new or remains(plan.store))
-
-
-def _hold(store: Path, held: ExitStack) -> None:
-    held.enter_context(writing(store))
 
 
 def _fill_tables(plan: Plan, device: torch.device, summary: Summary, progress: bool) -> None:

@@ -5,7 +5,8 @@ All of them call the same functions in the same order. The first process is that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -99,6 +100,13 @@ def first(work: Callable[[], T]) -> T:
         raise told[1]
     found: T = told[0]
     return found
+
+
+@contextmanager
+def first_holds(make: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
+    """Let the first process hold something, and tell all what it is; see :func:`first`."""
+    with ExitStack() as held:
+        yield first(lambda: held.enter_context(make()))
 
 
 def all_of(value: T) -> list[T]:

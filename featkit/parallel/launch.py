@@ -132,9 +132,8 @@ def _run_agent(folder: Path, count: int, nodes: int) -> None:
     except ChildFailedError as error:
         raise _cause(folder, count, error.failures) from None
     except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        sys.exit(128 + error.sigval)
+        signal.raise_signal(error.sigval)  # to whom it was sent before the agent took it
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

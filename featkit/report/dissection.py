@@ -15,7 +15,7 @@ from PIL import Image
 from featkit.analyses.base import Result
 from featkit.analyses.dissect.gallery import Gallery
 from featkit.errors import UsageError
-from featkit.store.files import write_whole
+from featkit.store.files import explain_full_disk, make_folder, write_whole
 
 OUTLINE = (255, 230, 0)
 FADED = 0.6  # brightness outside of the active region
@@ -49,22 +49,26 @@ def write_page(result: Result, gallery: Gallery, folder: str | Path) -> Path:
         The page.
 
     Raises:
+        DiskFullError: The disk is full; there is no page.
         UsageError: The folder cannot be written to.
     """
     folder = Path(folder)
     pictures, page = folder / PICTURES, folder / PAGE
     try:
-        page.unlink(missing_ok=True)  # one that is interrupted leaves none
-        pictures.mkdir(parents=True, exist_ok=True)
-        for old in pictures.glob(PICTURE):
-            old.unlink()
-        for unit in range(len(gallery.rows)):
-            strip = draw_strip(gallery, unit)
-            if strip is not None:
-                encoded = io.BytesIO()  # Pillow writes half a file to a full disk, and is silent
-                Image.fromarray(strip).save(encoded, "JPEG", quality=82)
-                write_whole(pictures / picture_name(unit), encoded.getvalue())
-        write_whole(page, "".join(_page(result, gallery)).encode())
+        with explain_full_disk("the page", folder):
+            page.unlink(missing_ok=True)  # one that is interrupted leaves none
+            make_folder(pictures)
+            for old in pictures.glob(PICTURE):
+                old.unlink()
+            for unit in range(len(gallery.rows)):
+                strip = draw_strip(gallery, unit)
+                if strip is not None:
+                    encoded = (
+                        io.BytesIO()
+                    )  # Pillow writes half a file to a full disk, and is silent
+                    Image.fromarray(strip).save(encoded, "JPEG", quality=82)
+                    write_whole(pictures / picture_name(unit), encoded.getvalue())
+            write_whole(page, "".join(_page(result, gallery)).encode())
     except OSError as error:
         raise UsageError(
             f"cannot write the page to {folder} ({error.strerror}): give another folder"

@@ -24,7 +24,7 @@ from featkit.registry import Registry
 from featkit.report.facets import draw_facets
 from featkit.report.labels import write_beside
 from featkit.report.pictures import draw_pictures
-from featkit.store.files import write_whole
+from featkit.store.files import explain_full_disk, make_folder, write_whole
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 """Told apart by colour-blind readers and in print; yellow, faint on white, comes last.
@@ -73,6 +73,7 @@ def draw_figures(result: Result, folder: str | Path) -> list[Path]:
         The files, one a figure.
 
     Raises:
+        DiskFullError: The disk is full.
         UsageError: A figure is of an unknown kind, or the folder cannot be written to.
     """
     folder = Path(folder)
@@ -81,8 +82,9 @@ def draw_figures(result: Result, folder: str | Path) -> list[Path]:
         files.append(folder / f"{figure.name}.png")
         drawn = draw_figure(figure, result)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(files[-1], drawn)
+            with explain_full_disk("figures", folder):
+                make_folder(folder)
+                write_whole(files[-1], drawn)
         except OSError as error:
             raise UsageError(f"cannot write figures to {folder} ({error.strerror})") from error
     return files

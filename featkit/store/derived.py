@@ -40,7 +40,7 @@ def write_derived(
     valid = np.ones(spec.rows, bool)
     valid[list(failures)] = False
     part_rows = max(1, int(PART_BYTES // spec.row_bytes))
-    part = PartialTable(store.path, spec, PartPlan(1, part_rows, compiled=False))
+    part = PartialTable(store.path, spec, PartPlan(1, part_rows, compiled=False), kept="")
     with writing(store.path):
         if part.folder.exists():  # of a run that was killed; its rows may be of other numbers
             drop(part.folder)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.errors import MissingExtraError, UsageError
-from featkit.store.files import explain_write_errors
+from featkit.store.files import appearing, explain_write_errors
 from featkit.store.reader import FeatureTable
 from featkit.store.samples import Samples
 from featkit.store.schema import put, write_header
@@ -41,13 +41,9 @@ def export_tables(samples: Samples, tables: Sequence[FeatureTable], path: Path) 
     """
     if path.suffix not in _WRITERS:
         raise UsageError(f"{path}: the ending says the format; use {', '.join(_WRITERS)}")
-    temporary = path.with_name(path.name + ".tmp")
-    with explain_write_errors(str(path), path.absolute().parent):
-        try:
-            _WRITERS[path.suffix](samples, tables, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    path = path.absolute()
+    with explain_write_errors(path.name, path.parent, kept=""), appearing(path) as temporary:
+        _WRITERS[path.suffix](samples, tables, temporary)
 
 
 def _described(samples: Samples) -> dict[str, NDArray[Any]]:

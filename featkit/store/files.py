@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -22,6 +22,7 @@ from featkit.store.schema import LIBVER
 
 USERBLOCK = 512
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_PLACE = {
     errno.EACCES,
     errno.EPERM,
@@ -54,6 +55,30 @@ def size_text(count: float) -> str:
 
 
 @contextmanager
+def explain_full_disk(what: str, folder: Path, kept: str = "") -> Iterator[None]:
+    """Turn a disk that is full into an error that says what to do.
+
+    Args:
+        what: What was being written.
+        folder: Where.
+        kept: What the same command goes on from; empty if it begins again.
+
+    Raises:
+        DiskFullError: No space or quota is left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        before, after = (f"{kept}; ", ", it goes on from there") if kept else ("", "")
+        raise DiskFullError(
+            f"disk full while writing {what} ({size_text(free_bytes(folder))} free at {folder}): "
+            f"{before}free some space and run the same command again{after}"
+        ) from error
+
+
+@contextmanager
 def explain_write_errors(
     what: str, folder: Path, kept: str = "rows written so far are safe"
 ) -> Iterator[None]:
@@ -62,21 +87,16 @@ def explain_write_errors(
     Args:
         what: What was being written.
         folder: Where.
-        kept: What the user need not fear for.
+        kept: What the same command goes on from; empty if it begins again.
 
     Raises:
         DiskFullError: No space or quota is left.
         StoreError: The place cannot be written to for another reason.
     """
     try:
-        yield
+        with explain_full_disk(what, folder, kept):
+            yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"disk full while writing {what} ({size_text(free_bytes(folder))} free at "
-                f"{folder}): {kept}; free some space and run the same command again, it goes on "
-                f"from there"
-            ) from error
         if error.errno in _NO_PLACE:
             raise StoreError(
                 f"cannot write {what} to {folder} ({error.strerror}): choose a folder that is "
@@ -97,7 +117,7 @@ def holding(folder: Path, lock_file: str, busy: str) -> Iterator[None]:
     Raises:
         StoreError: Another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = filelock.FileLock(folder / lock_file)
     try:
         lock.acquire(timeout=0)
@@ -112,13 +132,25 @@ def holding(folder: Path, lock_file: str, busy: str) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames inside ``folder`` survive a power cut."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Make the names inside ``folder`` survive a power cut, where the file system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # no folders are synced there
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they survive a power cut."""
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        missing.mkdir(exist_ok=True)
+        sync_folder(missing.parent)
+    folder.mkdir(exist_ok=True)  # refuses a file of that name
 
 
 def _seal_line(kind: str, digest: str) -> bytes:
@@ -142,22 +174,42 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
     write_whole(path, _seal_line(kind, hashlib.sha256(image).hexdigest()) + image)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file by atomic rename, so that it is there whole or as it was before.
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Let a file appear whole, by atomic rename, or stay as it was before.
+
+    Its bytes are on the disk before it has its name, and its name is before anything that follows.
+
+    Args:
+        path: The file.
+
+    Yields:
+        What to write in its place; it is gone if that fails.
 
     Raises:
         OSError: It cannot be written.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file by atomic rename, so that it is there whole or as it was before.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with appearing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def seal(path: Path, kind: str) -> None:

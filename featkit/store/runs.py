@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,10 @@ def log_run(store: Path, event: str, tables: Sequence[str], **facts: Any) -> Non
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"time": now, "event": event, "tables": list(tables), **facts})
-    with explain_write_errors("the log", store), (store / RUNS_FILE).open("a") as file:
-        file.write(line + "\n")
+    with explain_write_errors("the log", store, kept=""), (store / RUNS_FILE).open("ab+") as file:
+        file.seek(-min(1, file.tell()), os.SEEK_CUR)
+        cut_off = file.read(1) not in (b"", b"\n")  # by a full disk: only that line is lost
+        file.write(b"\n" * cut_off + line.encode() + b"\n")
 
 
 def read_runs(store: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.errors import StoreError
-from featkit.store.files import explain_write_errors, write_sealed
+from featkit.store.files import explain_write_errors, make_folder, write_sealed
 from featkit.store.schema import SAMPLES_FILE, SAMPLES_FORMAT, check_header, put, write_header
 
 
@@ -73,7 +73,7 @@ def write_samples(store: Path, samples: Samples) -> None:
             put(file, "stamp", samples.stamps)
 
     with explain_write_errors("the list of samples", store):
-        store.mkdir(parents=True, exist_ok=True)
+        make_folder(store)
         write_sealed(store / SAMPLES_FILE, SAMPLES_FORMAT, fill)
 
 

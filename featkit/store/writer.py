@@ -22,10 +22,12 @@ from featkit.store.files import (
     explain_write_errors,
     free_bytes,
     holding,
+    make_folder,
     seal,
     size_text,
     sync_folder,
     write_sealed,
+    write_whole,
 )
 from featkit.store.fingerprint import Provenance, canonical_json, fingerprint
 from featkit.store.indexes import unused_indexes
@@ -123,12 +125,26 @@ class PartPlan:
 
 
 class PartialTable:
-    """The rows done so far of one unfinished table, under ``.partial/KEY/``."""
+    """The rows done so far of one unfinished table, under ``.partial/KEY/``.
 
-    def __init__(self, store: Path, spec: TableSpec, plan: PartPlan) -> None:
+    Args:
+        store: The store's folder.
+        spec: The table.
+        plan: How its parts are cut.
+        kept: What a full disk does not cost; empty where the next run begins again.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        spec: TableSpec,
+        plan: PartPlan,
+        kept: str = "rows written so far are safe",
+    ) -> None:
         self.store = store
         self.spec = spec
         self.plan = plan
+        self.kept = kept
         self.folder = store / PARTIAL_FOLDER / spec.key
 
     @property
@@ -151,20 +167,15 @@ class PartialTable:
                     f"command again, it goes on from there"
                 )
             return
-        with explain_write_errors(self.spec.name, self.store):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = plan_file.with_suffix(".tmp")
+        with explain_write_errors(self.spec.name, self.store, self.kept):
+            make_folder(self.folder)
             described = {
                 "name": self.spec.name,
                 "rows": self.spec.rows,
                 "provenance": self.spec.provenance,
                 "plan": asdict(self.plan),
             }
-            with temporary.open("w") as file:
-                file.write(json.dumps(described, indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(plan_file)
+            write_whole(plan_file, json.dumps(described, indent=1).encode())
 
     def missing(self) -> list[int]:
         """The parts still to be made; damaged ones are deleted and count as missing."""
@@ -195,7 +206,7 @@ class PartialTable:
             put(file, "valid", valid)
             _write_failures(file, failures)
 
-        with explain_write_errors(f"rows of {self.spec.name}", self.store):
+        with explain_write_errors(f"rows of {self.spec.name}", self.store, self.kept):
             write_sealed(self._file(part), PART_FORMAT, fill)
 
     def finish(self) -> Path:
@@ -213,15 +224,15 @@ class PartialTable:
         if needed > free:
             raise DiskFullError(
                 f"no room to join {spec.name}: {size_text(needed)} needed, {size_text(free)} free "
-                f"at {self.store}; all rows are safe in parts: free some space and run the same "
-                f"command again"
+                f"at {self.store}: {self.kept}{'; ' * bool(self.kept)}free some space and run the "
+                f"same command again"
             )
         joined = self.folder / "table.h5.tmp"
-        with explain_write_errors(spec.name, self.store):
+        with explain_write_errors(spec.name, self.store, self.kept):
             offset = self._write_structure(joined)
             self._copy_rows(joined, offset)
             seal(joined, TABLE_FORMAT)
-            target.parent.mkdir(exist_ok=True)
+            make_folder(target.parent)
             joined.replace(target)
             sync_folder(target.parent)
             drop(self.folder)

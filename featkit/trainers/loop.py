@@ -164,12 +164,13 @@ class Loop:
             bar.update(self.progress.epoch * self.steps + self.progress.step)
             while self.progress.epoch < training.epochs and not self._is_over():
                 self._epoch(bar)
-        chosen = self.progress.epoch if training.patience is None else self.progress.best_epoch
-        first(lambda: self._end(chosen))
+        first(lambda: self.said(self.progress))
         return self.progress
 
-    def _end(self, chosen: int) -> None:
-        self.said(self.progress)
+    def finish(self) -> None:
+        """Let the run count as finished; what was needed to go on is deleted."""
+        progress, patience = self.progress, self.training.patience
+        chosen = progress.epoch if patience is None else progress.best_epoch
         self.folder.finish(chosen)
         self.folder.drop_weights(self._wanted() | {chosen})
 

@@ -29,13 +29,20 @@ from featkit.backbones.training_runs import (
     weights_file,
 )
 from featkit.errors import ConflictError, DamagedError, UsageError
-from featkit.parallel.group import first
-from featkit.store.files import explain_write_errors, holding, write_whole
+from featkit.store.files import (
+    explain_write_errors,
+    holding,
+    make_folder,
+    sync_folder,
+    write_whole,
+)
 from featkit.store.fingerprint import differences
 
 STATE_FILE = "state.safetensors"
 LOCK_FILE = ".lock"
 KEPT = "what the run kept before is safe"
+_OF_A_KILL = {LOCK_FILE, f"{RUN_FILE}.tmp"}
+"""What a training may leave that was killed before it was there."""
 
 
 @dataclass
@@ -57,11 +64,14 @@ class RunFolder:
         if self.is_new:
             (self.path / STATE_FILE).unlink(missing_ok=True)
             with self._writing("the run"):
-                (self.path / WEIGHTS_FOLDER).mkdir(exist_ok=True)
+                sync_folder(
+                    self.path
+                )  # a power cut must not bring it back beside this run's record
+                make_folder(self.path / WEIGHTS_FOLDER)
             self._rewrite()
             delete_result(self.path)
             self.is_new = False
-        self._sweep()
+        self.sweep()
 
     def keep_weights(self, epoch: int, network: Network) -> None:
         """Write the weights of an epoch, and say so in ``run.json``."""
@@ -76,9 +86,9 @@ class RunFolder:
         kept = {epoch: d for epoch, d in self.record.weights.items() if epoch in wanted}
         if kept != self.record.weights:
             self._rewrite(weights=kept)
-        self._sweep()
+        self.sweep()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Delete files of a training that ``run.json`` does not name."""
         named = {weights_file(self.path, epoch) for epoch in self.record.weights}
         found = set((self.path / WEIGHTS_FOLDER).glob("epoch-*.safetensors*"))
@@ -119,7 +129,7 @@ class RunFolder:
     def finish(self, chosen: int) -> None:
         """Say which epoch the run stands for; what was needed to go on is deleted."""
         self._rewrite(chosen=chosen)
-        self._sweep()
+        self.sweep()
 
     def _rewrite(self, **changes: Any) -> None:
         self.record = replace(self.record, **changes)
@@ -158,21 +168,12 @@ def open_run(path: Path, record: RunRecord, overwrite: bool = False) -> Iterator
         yield RunFolder(path, there, is_new=not goes_on)
 
 
-@contextmanager
-def held_by_first(path: Path, record: RunRecord, overwrite: bool = False) -> Iterator[RunFolder]:
-    """Let the first of several processes hold a folder; the others know it, and write nothing.
-
-    As :func:`open_run`.
-    """
-    with ExitStack() as held:
-        yield first(lambda: held.enter_context(open_run(path, record, overwrite)))
-
-
 def _leave(path: Path, was_there: bool) -> None:
     """Take away what was made for a training that has not begun."""
     if is_run(path):
         return
-    (path / LOCK_FILE).unlink(missing_ok=True)
+    for name in _OF_A_KILL:
+        (path / name).unlink(missing_ok=True)
     with suppress(OSError):  # it was never made, or holds what others have put there
         (path / WEIGHTS_FOLDER).rmdir()
     with suppress(OSError):
@@ -192,7 +193,7 @@ def check_place(path: Path) -> None:
     if is_run(path):
         read_run(path)
         return
-    others = {entry.name for entry in path.iterdir()} - {LOCK_FILE} if path.is_dir() else set()
+    others = {entry.name for entry in path.iterdir()} - _OF_A_KILL if path.is_dir() else set()
     weights = path / WEIGHTS_FOLDER
     if others and (others != {WEIGHTS_FOLDER} or not weights.is_dir() or any(weights.iterdir())):
         raise UsageError(f"{path} is not empty, and no training run: give another folder")

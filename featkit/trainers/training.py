@@ -23,14 +23,14 @@ from featkit.backbones.training_runs import RunRecord, is_run, read_run
 from featkit.data.sources import Source, open_source
 from featkit.errors import UsageError
 from featkit.extraction.listing import list_samples
-from featkit.parallel.group import first
+from featkit.parallel.group import first, first_holds
 from featkit.parallel.launch import run_on_ranks, starts_others
 from featkit.registry import did_you_mean
 from featkit.trainers.base import Learner, Method
 from featkit.trainers.examples import example_views
 from featkit.trainers.images import TrainingImages, load_images
 from featkit.trainers.loop import Loop, Progress
-from featkit.trainers.run_folder import check_place, held_by_first
+from featkit.trainers.run_folder import check_place, open_run
 from featkit.trainers.settings import Precision, Training
 
 METHODS = {
@@ -66,6 +66,7 @@ def train(
     devices: int | None = None,
     num_nodes: int | None = None,
     progress: bool = False,
+    draw: Callable[[Result, Path], object] | None = None,
     **options: Any,
 ) -> Result:
     """Train a network, which is a backbone afterwards.
@@ -88,6 +89,8 @@ def train(
         num_nodes: Machines, on each of which the same is called; see
             :func:`featkit.parallel.launch.run_on_ranks`. The run lies where all can read.
         progress: Whether to draw progress bars on stderr.
+        draw: Draws the figures of the result into the folder. It is called before the run counts as
+            finished: one that is killed there is ended by the next call.
         **options: In place of the preset's: fields of the method's ``Config`` and of
             :class:`featkit.trainers.settings.Training`.
 
@@ -138,8 +141,9 @@ def train(
         }
         network = learner.network
         record = RunRecord(kind.name, network.architecture, network.preprocessing, settings)
-        with held_by_first(path, record, overwrite) as folder:
+        with first_holds(lambda: open_run(path, record, overwrite)) as folder:
             if folder.record.chosen is not None:
+                first(folder.sweep)  # what a kill at the very end has left
                 return _finished(path, method)
             loaded = load_images(images, training, network.preprocessing, path, workers, progress)
             result = Result(
@@ -160,7 +164,11 @@ def train(
             }
             notes, size = _notes(loaded, training), cache(partial(network_size, network))
             said = partial(_report, result, notes, path, learner, size, loaded)
-            Loop(learner, loaded, training, folder, where, said).run(progress)
+            loop = Loop(learner, loaded, training, folder, where, said)
+            loop.run(progress)
+            if draw is not None:
+                first(partial(draw, result, path))
+            first(loop.finish)
     return result
 
 

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from featkit.analyses.base import Figure, Result, check_folder, describe_run
-from featkit.errors import UsageError
+from featkit.analyses.base import Figure, Result, check_folder, describe_run, result_folder
+from featkit.errors import DiskFullError, StoreError, UsageError
 from featkit.report.figures import draw_figures
 
 
@@ -108,6 +108,48 @@ def test_an_earlier_result_that_does_not_tell_its_figures(tmp_path: Path) -> Non
         (tmp_path / name).write_text("")
     result().save(tmp_path)
     assert files(tmp_path) == {"result.json", "rows.csv", "old.png", "arrays.h5"}
+
+
+def test_of_two_results_no_file_is_left_beside_the_others(tmp_path: Path) -> None:
+    """Not even where the second is stopped before its first file, or between its files."""
+    first, second = result(), dataclasses.replace(result(), config={"k": (3,)})
+    first.figures = [Figure("old", "line", "rows", "", "x", "y")]
+    first.save(tmp_path)
+    (tmp_path / "old.png").write_text("drawn")
+    (tmp_path / "other.txt").write_text("of the user")
+    first.save(tmp_path)  # the same was asked: what is there stays until it is replaced
+    assert files(tmp_path) == {"result.json", "rows.csv", "arrays.h5", "old.png", "other.txt"}
+    (tmp_path / "rows.csv.tmp").mkdir()  # it cannot be written
+    with pytest.raises(UsageError, match="cannot write the result"):
+        second.save(tmp_path)
+    assert files(tmp_path) == {"rows.csv.tmp", "other.txt"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+@pytest.mark.parametrize("file", ["rows.csv", "arrays.h5", "result.json", "a.png"])
+def test_a_full_disk_is_told_as_one(tmp_path: Path, file: str) -> None:
+    found = result()
+    found.tables["rows"][1]["x"] = 2
+    found.figures = [Figure("a", "bar", "rows", "", "name", "x")]
+    (tmp_path / f"{file}.tmp").symlink_to("/dev/full")
+    write = draw_figures if file == "a.png" else Result.save
+    with pytest.raises(DiskFullError, match="free some space and run the same command again$"):
+        write(found, tmp_path)
+    assert not list(tmp_path.glob("*.tmp"))
+    assert file not in files(tmp_path)
+
+
+def test_a_folder_is_held_for_one_result(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "answer"
+    refused = pytest.raises(StoreError, match="another process is making a result there; wait")
+    with result_folder(folder, "thing"), refused:
+        result_folder(folder, "thing").__enter__()
+    assert files(tmp_path) == set()  # no result came of it
+    with result_folder(folder, "thing"):
+        result().save(folder)
+    assert files(folder) == {"result.json", "rows.csv", "arrays.h5"}
+    with pytest.raises(UsageError, match="holds a result of thing"):
+        result_folder(folder, "knn").__enter__()
 
 
 def test_nothing_outside_of_the_folder_is_removed(tmp_path: Path) -> None:

@@ -131,6 +131,9 @@ def test_what_is_stored_is_what_the_estimator_finds(
         assert not any(check.problems for check in verify_store(store.path))
     other = make_store(tmp_path / "more", slice(600, 650))
     assert transform_store(tmp_path / "three", other) == ("ensemble-three/psi.none", False)
+    (other.path / ".partial" / "key.dropped").mkdir()  # as a kill leaves it
+    assert transform_store(tmp_path / "three", other) == ("ensemble-three/psi.none", True)
+    assert not list((other.path / ".partial").iterdir())
     np.testing.assert_array_equal(
         other["ensemble-three"].numpy(),
         alone.transform([features(j, slice(600, 650)) for j in range(3)]),
@@ -536,3 +539,22 @@ def test_two_writers_do_not_mix(train: Store, tmp_path: Path) -> None:
     ensemble = learner()
     fit_ensemble(train, tmp_path / "e", ensemble)
     np.testing.assert_array_equal(train["ensemble-e"].numpy(), ensemble.embedding_)
+
+
+def test_stopped_while_figures_are_drawn_it_goes_on(train: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+
+    def stopped(_result: Result, _folder: Path) -> None:
+        with pytest.raises(StoreError, match="another process is making a result there"):
+            fit_ensemble(train, folder, learner())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_ensemble(train, folder, learner(), draw=stopped)
+    (folder / ".unfinished" / "state.safetensors.tmp").write_text("as a kill leaves it")
+    drawn: list[Path] = []
+    fit_ensemble(train, folder, learner(), draw=lambda _, place: drawn.append(place))
+    assert drawn == [folder]
+    assert not (folder / ".unfinished").exists()
+    with pytest.raises(UsageError, match="holds a finished ensemble"):
+        fit_ensemble(train, folder, learner())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+
+import pytest
 
 SCRIPT = """
 import contextlib, os, signal, time
@@ -48,3 +51,42 @@ def test_ctrl_c_is_heard_in_a_destructor() -> None:
     assert said == "stopped"
     assert "KeyboardInterrupt" not in errors
     assert "another error" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_both_signals_stop_a_command_whatever_comes_of_it(number: int) -> None:
+    """Compiled libraries turn an interrupt at their start into errors of their own."""
+    code = f"""
+import os, signal
+from featkit_cli.main import cli, main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def starts(*given, **named):
+    try:
+        os.kill(os.getpid(), {int(number)})
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed")
+
+cli.main = starts
+main(["train", "simclr"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 128 + number
+    assert done.stderr == "featkit: stopped; the same command goes on from here\n"
+
+
+def test_stopped_while_the_command_is_read() -> None:
+    code = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Stops:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Stops())
+import featkit_cli.start
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "featkit: stopped\n")

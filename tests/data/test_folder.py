@@ -4,12 +4,14 @@ import hashlib
 import os
 import pickle
 import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from featkit.data import files
 from featkit.data.sources import Source, open_source
 from featkit.errors import DecodeError, SourceError
 
@@ -174,18 +176,24 @@ def test_names_that_are_not_utf8(tmp_path):
         open_source(tmp_path)
 
 
-def test_digests_and_stamps_are_those_of_the_files(tmp_path):
+def test_digests_and_stamps_are_those_of_the_files(tmp_path, monkeypatch):
     source = open_source(put(tmp_path, "a.png", "b.png", "c.png"))
     (tmp_path / "c.png").unlink()
     before = [source.digest(row) for row in range(3)]
     content = (tmp_path / "a.png").read_bytes()
     assert before[0] == hashlib.sha256(content).digest()
     status = (tmp_path / "a.png").stat()
+    assert source.stamps().tolist()[0] == [status.st_size, 0]  # it may still be written to
+    time.sleep(0.02)
+    monkeypatch.setattr(files, "SETTLED_NS", 0)
     stamps = source.stamps()
     assert stamps.dtype == np.int64
-    assert stamps.tolist()[0] == [status.st_size, status.st_mtime_ns]
+    assert stamps.tolist()[0] == [status.st_size, status.st_ctime_ns]
     assert stamps.tolist()[2] == [-1, -1]
     (tmp_path / "a.png").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(tmp_path / "a.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    time.sleep(0.02)
+    assert source.stamps().tolist()[0] != stamps.tolist()[0]  # the same size, and time of writing
     after = [source.digest(row) for row in range(3)]
     assert [x == y for x, y in zip(before, after, strict=True)] == [False, True, True]
     assert all(len(digest) == 32 for digest in after)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from featkit import open_source
 from featkit.data.loading import load_batches
 from featkit.data.preprocessing import Preprocessing
-from featkit.errors import SourceError
+from featkit.errors import FeatkitError, SourceError
 
 RECIPE = Preprocessing((8, 8), None, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
@@ -64,3 +66,22 @@ def test_without_a_look_there_is_nothing_looked_at(images: Path) -> None:
 def test_an_error_of_a_look_keeps_its_words(images: Path, workers: int) -> None:
     with pytest.raises(SourceError, match=r"^row 3 has no labels: make some$"):
         batches(images, workers, Brightness(refused=3))
+
+
+def deaf(_row: int, _image: Image.Image) -> tuple[bool, int]:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.getpid()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_death_is_told_where_batches_are_used_and_ctrl_c_is_for_the_main_process(
+    images: Path,
+) -> None:
+    source, cpu = open_source(images), torch.device("cpu")
+    ranges = [range(1), *(range(3, 5),) * 100]
+    loaded = load_batches(source, [RECIPE], ranges, 1, cpu, deaf)
+    (is_deaf, process), *_ = next(loaded).looked
+    assert is_deaf
+    assert not deaf(0, Image.new("RGB", (1, 1)))[0]
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(FeatkitError, match=r"a decoding process was killed \(out of memory\?\)"):
+        time.sleep(30)  # as a network computes; the death is heard of at once

@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 import featkit
 from featkit.backbones.precision import agreement
 from featkit.backbones.resolve import load_backbone
+from featkit.data import files
 from featkit.data.sources import open_source
 from featkit.errors import (
     ConflictError,
@@ -119,6 +120,7 @@ def test_nothing_is_computed_twice(
 def test_unchanged_files_are_not_hashed_twice(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(files, "SETTLED_NS", 0)  # they are new, and yet stay as they are
     extract(photos, tmp_path / "s")
     source = open_source(photos)
     read: list[int] = []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -10,7 +13,17 @@ import numpy as np
 import pytest
 
 from featkit.errors import DamagedError, DiskFullError, StoreError
-from featkit.store.files import check_seal, explain_write_errors, seal, size_text, write_sealed
+from featkit.store.files import (
+    appearing,
+    check_seal,
+    explain_full_disk,
+    explain_write_errors,
+    make_folder,
+    seal,
+    size_text,
+    write_sealed,
+    write_whole,
+)
 
 
 def fill(file: h5py.File) -> None:
@@ -81,3 +94,60 @@ def test_sizes_are_decimal() -> None:
         "1.5 MB",
         "2.00 GB",
     ]
+
+
+def observed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that are synced, and those that appear, in order."""
+    seen: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        seen.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+
+    def named(self: Path, target: Path) -> Path:
+        seen.append(f"{target.name} appears")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", named)
+    return seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_bytes_are_on_the_disk_before_their_name_and_the_name_before_what_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = observed(monkeypatch)
+    make_folder(tmp_path / "new" / "deep")
+    assert seen == [f"sync {tmp_path.name}", "sync new"]
+    seen.clear()
+    write_sealed(tmp_path / "new" / "a.h5", "kind", fill)
+    assert seen == ["sync a.h5.tmp", "a.h5 appears", "sync new"]
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_whole(path, b"old")
+    with suppress(KeyboardInterrupt), appearing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert path.read_bytes() == b"old"
+    with pytest.raises(FileExistsError):
+        make_folder(path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_full_disk_is_told_with_what_goes_on_and_without(tmp_path: Path) -> None:
+    for kept, wanted in (
+        (
+            "all is safe",
+            r"free at .*: all is safe; free some space and run .* again, it goes on from",
+        ),
+        ("", r"disk full while writing rows \(.* free at .*\): free some space and run .* again$"),
+    ):
+        (tmp_path / "a.tmp").symlink_to("/dev/full")
+        with pytest.raises(DiskFullError, match=wanted), explain_full_disk("rows", tmp_path, kept):
+            write_whole(tmp_path / "a", b"bytes")
+        assert list(tmp_path.iterdir()) == []

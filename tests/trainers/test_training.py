@@ -487,3 +487,25 @@ def test_views_of_fewer_images_than_are_usually_shown(stripes: Path, tmp_path: P
     result = train(stripes, tmp_path / "run", images=6, held_out=0.5, batch_size=2, epochs=1)
     assert result.arrays["views"].shape == (3, 3, 16, 16, 3)
     assert {path.name for path in draw_figures(result, tmp_path)} >= {"views.png", "loss.png"}
+
+
+def test_stopped_while_figures_are_drawn_it_draws_them_again(stripes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def stopped(result: Result, folder: Path) -> None:
+        assert (len(result.tables["epochs"]), folder) == (2, run)
+        raise Stopped
+
+    run.mkdir()
+    (run / "run.json.tmp").write_text("{")  # as a kill at the very beginning leaves it
+    with pytest.raises(Stopped):
+        train(stripes, run, epochs=1, draw=stopped)
+    assert json.loads((run / "run.json").read_text())["chosen"] is None
+    state = (run / "state.safetensors").read_bytes()
+    drawn: list[Path] = []
+    train(stripes, run, epochs=1, draw=lambda _, folder: drawn.append(folder))
+    assert drawn == [run]
+    assert not (run / "state.safetensors").exists()
+    (run / "state.safetensors").write_bytes(state)  # as a kill between the last two steps leaves it
+    assert train(stripes, run, epochs=1, draw=stopped).origin
+    assert not (run / "state.safetensors").exists()

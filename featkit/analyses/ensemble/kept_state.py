@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from featkit.analyses.ensemble.learning import Learner
-from featkit.errors import DamagedError, UsageError, one_line
+from featkit.errors import DamagedError, UsageError
 from featkit.parallel.group import first
+from featkit.store.files import appearing, explain_full_disk, make_folder, write_whole
 
 STATE_FILE = "state.safetensors"
+KEPT = "epochs done so far are safe"
 
 
 class OtherRunError(UsageError):
@@ -72,32 +75,52 @@ def write_tensors(
     """Write tensors so that the file is whole at any moment; make its folder.
 
     Raises:
-        UsageError: It cannot be written; a file that was there is as it was.
+        DiskFullError: The disk is full; a file that was there is as it was.
+        UsageError: It cannot be written; likewise.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, about)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors lets nobody else read
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UsageError(f"cannot write {path} ({one_line(error)})") from error
+        make_folder(path.parent)
+        with explain_full_disk(path.name, path.parent, KEPT), appearing(path) as temporary:
+            _save(temporary, tensors, about)
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # safetensors lets nobody else read
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror})") from error
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None) -> None:
+    """Write tensors; what the system refuses is an ``OSError``, as everywhere.
+
+    safetensors begins with a file of a name of its own, which a kill leaves: it gets a folder of
+    its own, which the next call empties.
+    """
+    own = path.with_name(path.name + ".d")
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir()
+    try:
+        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(plain, own / path.name, about)
+        (own / path.name).replace(path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text so that the file is whole at any moment.
 
     Raises:
+        DiskFullError: The disk is full.
         UsageError: It cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        with explain_full_disk(path.name, path.parent, KEPT):
+            write_whole(path, text.encode())
     except OSError as error:
         raise UsageError(f"cannot write {path} ({error.strerror})") from error
 

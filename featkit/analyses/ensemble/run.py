@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from featkit.analyses.base import Result, check_folder, describe_run, short_names
+from featkit.analyses.base import Result, describe_run, result_folder, short_names
 from featkit.analyses.ensemble.kept_state import STATE_FILE, OtherRunError
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.analyses.ensemble.stored import Member, Side, StoredEnsemble, choose_tables
 from featkit.analyses.ensemble.study import Images, StudyConfig, study
 from featkit.analyses.sides import Split, pair_tables, split_samples
-from featkit.errors import FeatkitError, UsageError
+from featkit.errors import UsageError
 from featkit.ops.neighbors import Floats
 from featkit.ops.row_sources import RowSource
-from featkit.parallel.group import first
+from featkit.parallel.group import first, first_holds
 from featkit.store.reader import Store
 from featkit.store.schema import SAMPLES_FILE
-from featkit.store.writer import writing
+from featkit.store.writer import remains, sweep, writing
 
 _STATE = ".unfinished"
 _WRITTEN = ("knn", "recovery", "stages", "linear", "singular_values", "maximum_similarity")
@@ -35,6 +35,7 @@ def fit_ensemble(
     name: str | None = None,
     config: StudyConfig | None = None,
     overwrite: bool = False,
+    draw: Callable[[Result, Path], object] | None = None,
 ) -> Result:
     """Learn ψ of a store's images, find it for those of another, and judge both.
 
@@ -50,6 +51,7 @@ def fit_ensemble(
         name: Letters, digits, ``.``, ``_``, ``-``; None for the folder's.
         config: What is judged.
         overwrite: Whether to replace a model, an unfinished run, and tables of this name.
+        draw: Draws the figures of the result into the folder, before the run counts as finished.
 
     Returns:
         As :func:`featkit.analyses.ensemble.study.study`; the folder has it too.
@@ -74,26 +76,30 @@ def fit_ensemble(
     split = _labels(bank, queries)
     config.check(int(bank.readable.sum()) - (queries is None), split is not None)
     first(lambda: _check_stores(stored, bank, queries, overwrite))
-    first(lambda: _check_folder(folder, overwrite))
-    models = bank.features()
-    images = Images(models, _fit(ensemble, models, folder, overwrite))
-    asked = None
-    if queries is not None:
-        others = queries.features()
-        asked = Images(others, ensemble.transform(others))
+    _check_place(folder)
+    with first_holds(lambda: result_folder(folder, "ensemble-fit")):
+        first(lambda: _check_folder(folder, overwrite))
+        models = bank.features()
+        images = Images(models, _fit(ensemble, models, folder, overwrite))
+        asked = None
+        if queries is not None:
+            others = queries.features()
+            asked = Images(others, ensemble.transform(others))
 
-    def conclude() -> Result:
-        result = study(ensemble, short_names(tables), images, asked, split, config)
-        _describe(result, stored, bank, queries, split, config)
-        stored.save(folder)
-        stored.write(bank, images.psi, "fit")
-        if queries is not None and asked is not None:
-            stored.write(queries, asked.psi, "transform")
-        result.save(folder)
-        _discard_state(folder)
-        return result
+        def conclude() -> Result:
+            result = study(ensemble, short_names(tables), images, asked, split, config)
+            _describe(result, stored, bank, queries, split, config)
+            stored.save(folder)
+            stored.write(bank, images.psi, "fit")
+            if queries is not None and asked is not None:
+                stored.write(queries, asked.psi, "transform")
+            result.save(folder)
+            if draw is not None:
+                draw(result, folder)
+            _discard_state(folder)
+            return result
 
-    return first(conclude)
+        return first(conclude)
 
 
 def _check_stores(
@@ -119,16 +125,25 @@ def _check_writing(store: Store) -> None:
         pass
 
 
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that is not free, or cannot be written to; make it."""
-    is_unfinished = (folder / _STATE / STATE_FILE).exists()
-    if (folder / "members.json").exists() and not is_unfinished and not overwrite:
-        raise UsageError(f"{folder} holds a finished ensemble; choose another, or --overwrite it")
+def _sweep(store: Store) -> None:
+    """Delete what a process has left that was killed when its table was there."""
+    if remains(store.path):
+        with writing(store.path):
+            sweep(store.path, ())
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder within a store."""
     for parent in (folder.resolve(), *folder.resolve().parents):
         if (parent / SAMPLES_FILE).exists():
             raise UsageError(f"{folder} lies in the store {parent}: choose a folder outside of it")
-    check_folder(folder, "ensemble-fit")
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that is not free."""
+    is_unfinished = (folder / _STATE / STATE_FILE).exists()
+    if (folder / "members.json").exists() and not is_unfinished and not overwrite:
+        raise UsageError(f"{folder} holds a finished ensemble; choose another, or --overwrite it")
     if overwrite and not is_unfinished:
         for stem in _WRITTEN:
             (folder / f"{stem}.csv").unlink(missing_ok=True)
@@ -149,16 +164,11 @@ def _fit(
             raise
         first(lambda: _discard_state(folder))
         return ensemble.fit_transform(list(features))
-    except FeatkitError:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # made for nothing, if it is empty
-        raise
 
 
 def _discard_state(folder: Path) -> None:
     (folder / _STATE / STATE_FILE).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        (folder / _STATE).rmdir()
+    shutil.rmtree(folder / _STATE, ignore_errors=True)  # with what kills have left beside it
 
 
 def _labels(bank: Side, queries: Side | None) -> Split | None:
@@ -237,4 +247,6 @@ def transform_store(
         stored.ensemble.set_params(verbose=verbose)
         psi = stored.ensemble.transform(side.features())
         first(lambda: stored.write(side, psi, "transform"))
+    else:
+        first(lambda: _sweep(store))
     return stored.table, was_there

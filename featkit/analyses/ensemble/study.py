@@ -13,7 +13,7 @@ from featkit.analyses.base import Figure, Result, option
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.analyses.sides import Split
 from featkit.errors import UsageError
-from featkit.ops.combine import CombinedRows
+from featkit.ops.combine import Combination, CombinedRows
 from featkit.ops.linear_classifier import LinearEvaluation
 from featkit.ops.neighbors import BLOCK, Floats, nearest_neighbors, unit_rows
 from featkit.ops.proportions import paired_test, proportion_interval
@@ -133,10 +133,9 @@ def _features(
     for name, x, y in zip(names, bank.models, asked.models, strict=True):
         yield f"individual:{name}", x, y
     widths = {x.shape[1] for x in bank.models}
-    if len(names) > 1:
-        if len(widths) == 1:
-            yield "average", *(CombinedRows(x, "average") for x in (bank.models, asked.models))
-        yield "concat", *(CombinedRows(x, "concat") for x in (bank.models, asked.models))
+    kinds: list[Combination] = ["average", "concat"] if len(widths) == 1 else ["concat"]
+    for how in kinds if len(names) > 1 else []:
+        yield how, CombinedRows(bank.models, how), CombinedRows(asked.models, how)
     yield "ensemble", bank.psi, asked.psi
 
 

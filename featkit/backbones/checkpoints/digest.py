@@ -11,6 +11,7 @@ from pathlib import Path
 
 from featkit.backbones.cache import cache_folder
 from featkit.backbones.checkpoints.files import shard_names
+from featkit.data.files import file_stamps
 
 
 def file_sha256(path: Path) -> str:
@@ -32,17 +33,18 @@ def file_sha256(path: Path) -> str:
         'e3b0c442'
     """
     place = path.resolve()
-    status = place.stat()
-    stamp = [str(place), status.st_size, status.st_mtime_ns]
+    size, changed = file_stamps([place])[0].tolist()
+    stamp = [str(place), size, changed]
     note = cache_folder() / "sha256" / hashlib.sha256(str(place).encode()).hexdigest()[:32]
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         known = json.loads(note.read_text("utf-8"))
-        if known["stamp"] == stamp and len(known["sha256"]) == 64:
+        if changed > 0 and known["stamp"] == stamp and len(known["sha256"]) == 64:
             return str(known["sha256"])
     with place.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with contextlib.suppress(OSError):
-        _write(note, json.dumps({"stamp": stamp, "sha256": digest}))
+    if changed > 0:
+        with contextlib.suppress(OSError):
+            _write(note, json.dumps({"stamp": stamp, "sha256": digest}))
     return digest
 
 
