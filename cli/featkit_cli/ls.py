@@ -15,8 +15,8 @@ def ls(store: str) -> None:
     """List the tables of STORE, finished and unfinished."""
     from featkit.errors import StoreError
     from featkit.store.files import size_text
+    from featkit.store.plans import unfinished_tables
     from featkit.store.reader import FeatureTable, open_store
-    from featkit.store.writer import unfinished_tables
 
     opened = open_store(store)
     samples = opened.samples

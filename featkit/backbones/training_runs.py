@@ -11,6 +11,7 @@ from typing import Any
 from featkit.backbones.base import Network
 from featkit.backbones.checkpoints.load import load_checkpoint
 from featkit.data.preprocessing import Preprocessing
+from featkit.documents import parse_json
 from featkit.errors import BackboneError, CheckpointError, one_line
 
 RUN_FILE = "run.json"
@@ -68,7 +69,7 @@ def read_run(folder: Path) -> RunRecord:
     """
     path = folder / RUN_FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_bytes())
         if content["format"] == RUN_FORMAT and content["version"] <= RUN_VERSION:
             return _record(content)
         why = f"{content['format']}, version {content['version']}"

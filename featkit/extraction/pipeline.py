@@ -27,11 +27,12 @@ from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source, open_source
 from featkit.errors import DecodeError, FeatkitError, UsageError
 from featkit.extraction.planning import Job, Options, Plan, plan_extraction, refresh
+from featkit.store.plans import unfinished_tables
 from featkit.store.reader import Store, open_store
 from featkit.store.runs import log_run
 from featkit.store.samples import write_samples
 from featkit.store.schema import SAMPLES_FILE
-from featkit.store.writer import PartialTable, remains, sweep, unfinished_tables, writing
+from featkit.store.writer import PartialTable, remains, sweep, writing
 
 
 @dataclass

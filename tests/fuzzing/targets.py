@@ -1,0 +1,19 @@
+"""Every parser that is fuzzed, by name."""
+
+from __future__ import annotations
+
+from tests.fuzzing import hdf5, images, tables
+from tests.fuzzing.target import Target
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        images.IMAGES,
+        tables.CSV,
+        tables.MODELS,
+        tables.MASKS,
+        hdf5.SAMPLES,
+        hdf5.TABLES,
+        hdf5.PARTS,
+    )
+}
