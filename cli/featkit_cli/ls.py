@@ -13,7 +13,7 @@ from featkit_cli.render import counted, note, table_text
 @click.argument("store")
 def ls(store: str) -> None:
     """List the tables of STORE, finished and unfinished."""
-    from featkit.errors import StoreError
+    from featkit.errors import StoreError, printable
     from featkit.store.files import size_text
     from featkit.store.plans import unfinished_tables
     from featkit.store.reader import FeatureTable, open_store
@@ -21,7 +21,7 @@ def ls(store: str) -> None:
     opened = open_store(store)
     samples = opened.samples
     labels = f", {len(samples.classes)} classes" if samples.classes else ", no labels"
-    click.echo(f"{counted(len(samples), 'sample')} from {samples.source}{labels}")
+    click.echo(f"{counted(len(samples), 'sample')} from {printable(samples.source)}{labels}")
     rows, broken = [], []
     for file in opened.table_files():
         try:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from featkit.errors import printable
+
 
 def table_text(rows: Sequence[Mapping[str, Any]], indent: str = "") -> str:
     """Return rows as aligned columns, numbers to the right.
@@ -48,7 +50,7 @@ def value_text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.2g}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
-    return str(value)
+    return printable(str(value))
 
 
 def counted(count: int, what: str) -> str:
@@ -63,7 +65,7 @@ def counted(count: int, what: str) -> str:
 
 def note(text: str) -> None:
     """Tell the user something on stderr."""
-    click.echo(f"note: {text}", err=True)
+    click.echo(f"note: {printable(text)}", err=True)
 
 
 def duration(seconds: float) -> str:

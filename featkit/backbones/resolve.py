@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -128,7 +129,9 @@ def _default_name(target: str, epoch: str | None = None) -> str:
 
 
 def _is_file(target: str) -> bool:
-    return Path(target).is_file()
+    with contextlib.suppress(OSError, ValueError):  # a name too long, or with a NUL
+        return Path(target).is_file()
+    return False
 
 
 def _network(spec: str, target: str, options: dict[str, str]) -> Network:

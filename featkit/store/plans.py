@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from featkit.documents import parse_json
-from featkit.store.fingerprint import Provenance, fingerprint
+from featkit.store.fingerprint import Provenance, check_digest, fingerprint, with_digest
 from featkit.store.schema import PARTIAL_FOLDER, table_file
 
 PLAN_FILE = "plan.json"
@@ -61,7 +61,7 @@ def unfinished_tables(store: Path) -> list[Unfinished]:
 def plan_text(name: str, rows: int, provenance: Provenance, plan: PartPlan) -> str:
     """Return the content of ``plan.json``, with the sha256 of all of it."""
     described = {"name": name, "rows": rows, "provenance": provenance, "plan": asdict(plan)}
-    return json.dumps(described | {"sha256": fingerprint(described)}, indent=1)
+    return json.dumps(with_digest(json.loads(json.dumps(described))), indent=1)
 
 
 def read_plan(plan_file: Path) -> Unfinished:
@@ -74,8 +74,9 @@ def read_plan(plan_file: Path) -> Unfinished:
         TypeError: As ``ValueError``.
     """
     described = parse_json(plan_file.read_bytes())
-    if described.pop("sha256", None) not in (None, fingerprint(described)):
-        raise ValueError("its bytes are not the ones that were written")
+    if not isinstance(described, dict):
+        raise TypeError("it is no object")
+    described = check_digest(described)
     name, rows, plan = described["name"], described["rows"], PartPlan(**described["plan"])
     counts = (rows, plan.batch_size, plan.part_rows)
     if not all(type(count) is int and count > 0 for count in counts):

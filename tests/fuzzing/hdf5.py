@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,15 @@ def _spec(manifest: str, tap: str) -> TableSpec:
 
 
 def _fill(table: PartialTable, parts: int) -> None:
-    rng = np.random.default_rng(0)
     table.begin()
-    for part in range(parts):
+    _write_parts(table, range(parts))
+
+
+def _write_parts(table: PartialTable, parts: Iterable[int]) -> None:
+    for part in parts:
         rows = table.rows_of(part)
         valid = np.array([row != 7 for row in rows])
+        rng = np.random.default_rng(part)
         features = rng.standard_normal((len(rows), 5)).astype(np.float32)
         features[~valid] = np.nan
         table.write(part, features, valid, {7: "not an image"} if 7 in rows else {})
@@ -321,7 +325,7 @@ def _both(folder: Path, words: tuple[str, ...]) -> object:
     return [read, verify(folder, words)]
 
 
-def _finish(folder: Path, words: tuple[str, ...]) -> object:
+def finish(folder: Path, words: tuple[str, ...]) -> object:
     """Go on with the unfinished table from its plan, as ``extract`` does, and read the store."""
     from featkit.store.samples import read_samples
     from featkit.store.plans import unfinished_tables
@@ -335,10 +339,7 @@ def _finish(folder: Path, words: tuple[str, ...]) -> object:
         assert spec.key in {u.folder.name for u in begun} or not begun
         table = PartialTable(folder, spec, begun[0].plan if begun else PartPlan(4, 4, False))
         table.begin()
-        for part in table.missing():
-            rows = table.rows_of(part)
-            features = np.zeros((len(rows), 5), np.float32)
-            table.write(part, features, np.ones(len(rows), bool), {})
+        _write_parts(table, table.missing())
         table.finish()
     return [read_store(folder, words), [str(p) for p in remains(folder)]]
 
@@ -364,7 +365,7 @@ TABLES = Target(
     starts=lambda folder, _: _is_sealed(folder / TABLE, "featkit-table"),
 )  # fmt: skip
 PARTS = Target(
-    name="parts", kind="HDF5", lay_out=lay_out, read=_finish,
+    name="parts", kind="HDF5", lay_out=lay_out, read=finish,
     modules=("featkit.store.writer", *_MODULES),
     cases=lambda folder: _cases(part_file(folder), "featkit-part")(folder),
     starts=lambda folder, _: _is_sealed(folder / part_file(folder), "featkit-part"),

@@ -47,6 +47,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.found: list[str] | None = None
+        self.is_users = False
         self.reads: tuple[str, ...] = ()
         self.writes: tuple[str, ...] = ()
         self.libraries = tuple({os.path.realpath(p) for p in (*sys.path, sys.prefix) if p})
@@ -68,6 +69,8 @@ class Watch:
             return _importing()
         if event in ("exec", "compile"):
             return _importing() or _made_by_libraries()
+        if self.is_users:  # may name any file
+            return True
         if event == "open":
             if not isinstance(args[0], str | bytes | os.PathLike):
                 return True
@@ -86,8 +89,8 @@ class Watch:
         return True
 
     def _is_inside(self, name: Any, writes: bool) -> bool:
-        place = os.path.realpath(os.path.dirname(os.path.abspath(os.fsdecode(name))))
-        place = os.path.join(place, os.path.basename(os.fsdecode(name)))
+        path = os.path.abspath(os.fsdecode(name))
+        place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         folders = self.writes if writes else (*self.reads, *self.writes, *self.libraries)
         return any(place == f or place.startswith(f.rstrip("/") + "/") for f in folders)
 
@@ -228,10 +231,11 @@ def _attempt(watch: Watch, order: dict[str, Any]) -> dict[str, Any]:
     before = _memory(reset=True)
     cache = os.environ.get("FEATKIT_CACHE", os.devnull)
     watch.reads = (str(folder),)
-    watch.writes = (cache, *(str(folder / place) for place in target.output))
+    watch.writes = (cache, os.environ["TMPDIR"], *(str(folder / place) for place in target.output))
     events: list[str] = []
     begun = time.monotonic()
     watch.found = events
+    watch.is_users = target.kind == "command line"
     if order["lines"]:
         sys.settrace(lines)
     report = _outcome(target, folder, words)
@@ -293,6 +297,7 @@ class Server:
 
         self.targets, self.lines = TARGETS, lines
         self.root = tempfile.TemporaryDirectory(prefix="fuzz-")
+        (Path(self.root.name) / "tmp").mkdir()
         root, before = str(Path(__file__).parents[2]), filter(None, [os.environ.get("PYTHONPATH")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzzing.server", *names],
@@ -301,7 +306,7 @@ class Server:
             text=True,
             env={
                 **os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
-                "HF_HUB_OFFLINE": "1", "TMPDIR": self.root.name,
+                "HF_HUB_OFFLINE": "1", "TMPDIR": f"{self.root.name}/tmp",
                 "PYTHONPATH": os.pathsep.join([root, f"{root}/cli", *before]),
                 "FEATKIT_CACHE": f"{self.root.name}/cache",
             },

@@ -36,7 +36,10 @@ class Case:
                 path.unlink(missing_ok=True)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
+            times = path.stat() if path.is_file() else None
             path.write_bytes(data)
+            if times is not None:  # as a disk changes a file
+                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         for name, place in self.links.items():
             (folder / name).unlink(missing_ok=True)
             (folder / name).symlink_to(place)
