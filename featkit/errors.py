@@ -7,17 +7,23 @@ and ends with the error's ``exit_status``.
 from __future__ import annotations
 
 
+_LONGEST = 2400
+"""Characters of a message."""
+
+
 class FeatkitError(Exception):
     """Base of every error that featkit raises on purpose.
 
     Args:
         message: What was given, what was wanted, what to do. Names in it may come from anywhere:
-            what cannot be printed on one line becomes spaces.
+            what cannot be printed on one line becomes spaces, and what is too long loses its middle.
     """
 
     exit_status = 1
 
     def __init__(self, message: str) -> None:
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
         super().__init__(printable(message))
 
 

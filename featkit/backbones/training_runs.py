@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +14,7 @@ from featkit.backbones.checkpoints.load import load_checkpoint
 from featkit.data.preprocessing import Preprocessing
 from featkit.documents import parse_json
 from featkit.errors import BackboneError, CheckpointError, one_line
+from featkit.spec import kind_at
 from featkit.store.fingerprint import check_digest, with_digest
 from featkit.store.verify import Check
 
@@ -53,9 +53,7 @@ class RunRecord:
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder holds a training run."""
-    with contextlib.suppress(OSError, ValueError):  # a name too long, or with a NUL
-        return (folder / RUN_FILE).is_file()
-    return False
+    return kind_at(folder / RUN_FILE) == "file"
 
 
 def verify_run(folder: Path) -> Iterator[Check]:

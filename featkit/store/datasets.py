@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -23,6 +23,8 @@ from featkit.store.schema import check_header
 
 DAMAGES = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
 """What h5py raises on files that are not as they should be."""
+
+Shape: TypeAlias = tuple[int | None, ...]
 
 _ON_DISK = np.dtype([("length", "<u4"), ("place", "V12")])
 """A string in a dataset of strings: its length, and where its bytes lie."""
@@ -50,30 +52,34 @@ def reading(path: Path, kind: str, advice: str) -> Iterator[h5py.File]:
         raise StoreError(f"{path}: cannot be read ({one_line(error, 200)}); {advice}") from error
 
 
-def find(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> h5py.Dataset:
+def has(file: h5py.File, name: str) -> bool:
+    """Return whether there is something of a name, without looking where a link leads."""
+    return bool(file.id.links.exists(name.encode()))
+
+
+def find(file: h5py.File, name: str, *shapes: Shape) -> h5py.Dataset:
     """Return a dataset whose bytes lie in one piece in the file.
 
     Args:
         file: Open.
         name: Of the dataset.
-        shape: Its wanted shape, None for any size.
+        shapes: Those that it may have, None for any size.
 
     Raises:
         KeyError: It is not there.
         TypeError: It is a link.
         ValueError: It is something else, or of another shape.
     """
+    if not has(file, name):
+        raise KeyError(f"no {name}")
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise TypeError(f"{name} is a link to something else")
     found = file[name]
     if not isinstance(found, h5py.Dataset) or found.shape is None:
         raise ValueError(f"{name} is no array")
-    wanted = tuple(size if size is not None else "any" for size in shape)
-    fits = len(found.shape) == len(shape) and all(
-        want in (None, size) for size, want in zip(found.shape, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name} is {found.shape}, wanted {wanted}".replace("'any'", "any"))
+    if not any(_fits(found.shape, shape) for shape in shapes):
+        wanted = " or ".join(str(shape).replace("None", "any") for shape in shapes)
+        raise ValueError(f"{name} is {found.shape}, wanted {wanted}")
     layout = found.id.get_create_plist()
     is_plain = layout.get_layout() == h5py.h5d.CONTIGUOUS and not layout.get_external_count()
     bytes_each = _ON_DISK.itemsize if h5py.check_string_dtype(found.dtype) else found.dtype.itemsize
@@ -83,9 +89,13 @@ def find(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> h5py.Data
     return found
 
 
-def read_array(
-    file: h5py.File, name: str, shape: tuple[int | None, ...], dtype: str
-) -> NDArray[Any]:
+def _fits(found: tuple[int, ...], wanted: Shape) -> bool:
+    return len(found) == len(wanted) and all(
+        want in (None, size) for size, want in zip(found, wanted, strict=True)
+    )
+
+
+def read_array(file: h5py.File, name: str, shape: Shape, dtype: str) -> NDArray[Any]:
     """Read an array of numbers.
 
     Raises:
@@ -178,8 +188,7 @@ def find_features(file: h5py.File) -> h5py.Dataset:
         KeyError: The file lacks them.
         ValueError: They are something else.
     """
-    axes = len(file["features"].shape) if "features" in file else 2
-    found = find(file, "features", (None,) * min(max(axes, 2), 4))
+    found = find(file, "features", (None,) * 2, (None,) * 3, (None,) * 4)
     if found.dtype not in (np.dtype("<f4"), np.dtype("<f2")):
         raise ValueError(f"features is of type {found.dtype}, wanted float32 or float16")
     return found

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.errors import StoreError
-from featkit.store.datasets import read_array, read_text, read_texts, reading
+from featkit.spec import kind_at
+from featkit.store.datasets import find, has, read_array, read_text, read_texts, reading
 from featkit.store.files import check_seal, explain_write_errors, write_sealed
 from featkit.store.schema import SAMPLES_FILE, SAMPLES_FORMAT, put, write_header
 
@@ -87,9 +88,9 @@ def read_samples(store: Path) -> Samples:
     Cost: two reads of the file, of some 130 bytes a sample.
     """
     path = store / SAMPLES_FILE
-    if not path.is_file():
+    if kind_at(path) != "file":
         for outer in store.parents[:2]:
-            if (outer / SAMPLES_FILE).is_file():
+            if kind_at(outer / SAMPLES_FILE) == "file":
                 raise StoreError(
                     f"{store}: a part of the store {outer}, not a store; give {outer}, "
                     f"{outer}:BACKBONE or {outer}:BACKBONE/TAP"
@@ -101,7 +102,7 @@ def read_samples(store: Path) -> Samples:
     with reading(path, SAMPLES_FORMAT, "delete it and extract again") as file:
         paths = read_texts(path, file, "path")
         n = len(paths)
-        classes = read_texts(path, file, "classes") if "classes" in file else None
+        classes = read_texts(path, file, "classes") if has(file, "classes") else None
         check_seal(path, SAMPLES_FORMAT)
         return Samples(
             paths=paths,
@@ -109,15 +110,16 @@ def read_samples(store: Path) -> Samples:
             labels=_read_labels(file, n, classes),
             classes=classes,
             source=read_text(file, "source"),
-            stamps=read_array(file, "stamp", (n, 2), "i8") if "stamp" in file else None,
+            stamps=read_array(file, "stamp", (n, 2), "i8") if has(file, "stamp") else None,
         )
 
 
 def _read_labels(file: h5py.File, n: int, classes: tuple[str, ...] | None) -> NDArray[Any] | None:
-    if "label" not in file:
+    if not has(file, "label"):
         return None
-    if len(file["label"].shape) == 2:
-        return read_array(file, "label", (n, None if classes is None else len(classes)), "u1")
+    several = (n, None if classes is None else len(classes))
+    if find(file, "label", (n,), several).ndim == 2:
+        return read_array(file, "label", several, "u1")
     labels = read_array(file, "label", (n,), "i8")
     if classes is not None and n and not 0 <= labels.min() <= labels.max() < len(classes):
         raise ValueError("label counts beyond the classes")

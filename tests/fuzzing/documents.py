@@ -59,18 +59,20 @@ def make_dissections(folder: Path) -> None:
         file.write_bytes(resealed(file.read_bytes()))
 
 
-def _lce(folder: Path, _words: tuple[str, ...]) -> object:
+def lce(folder: Path, _words: tuple[str, ...]) -> object:
     from featkit.analyses.base import Result, check_folder
-    from featkit.analyses.lce.analysis import LCE
+    from featkit.analyses.lce.profiles import read_profiles
 
     results = [Result.load(name, "dissect") for name in "abcd"]
     check_folder("a", "dissect")
-    found = LCE(LCE.Config(permutations=20)).run({"dir": results})
+    found = results[0]
+    profiles = read_profiles(results)
+    told = [profiles.models, profiles.labels(), profiles.counts.tolist(), profiles.notes]
     text = found.to_json()
     (folder / "out").mkdir()
     (folder / "out" / "result.json").write_bytes((folder / "a" / "result.json").read_bytes())
     found.save("out")
-    return [text, sorted(path.name for path in folder.rglob("*"))]
+    return [text, told, sorted(path.name for path in folder.rglob("*"))]
 
 
 def _result_cases(folder: Path) -> SearchStrategy[Case]:
@@ -82,7 +84,7 @@ def _result_cases(folder: Path) -> SearchStrategy[Case]:
 RESULTS = Target(
     name="result.json", kind="JSON",
     modules=("featkit.analyses.base", "featkit.analyses.lce.profiles"),
-    lay_out=make_dissections, cases=_result_cases, starts=_is_json("a/result.json"), read=_lce,
+    lay_out=make_dissections, cases=_result_cases, starts=_is_json("a/result.json"), read=lce,
     output=(".",), is_fresh=True,
 )  # fmt: skip
 
@@ -140,12 +142,13 @@ RUNS = Target(
 )  # fmt: skip
 
 
-def _plan_file(folder: Path) -> str:
+def plan_file(folder: Path) -> str:
+    """Return the plan of the unfinished table."""
     return next(folder.glob(".partial/*/plan.json")).relative_to(folder).as_posix()
 
 
 def _plan_cases(folder: Path) -> SearchStrategy[Case]:
-    file = _plan_file(folder)
+    file = plan_file(folder)
     content = json.loads((folder / file).read_bytes())
     data = _changed(content, ("../../x", "net/fc.none", "../../outside/x", 4, 8, 10**9, True))
     return data.map(lambda d: Case({file: d}))
@@ -154,7 +157,7 @@ def _plan_cases(folder: Path) -> SearchStrategy[Case]:
 PLANS = Target(
     name="plan.json", kind="JSON", modules=("featkit.store.plans",), lay_out=hdf5.make_store,
     cases=_plan_cases, read=hdf5.finish, output=(".",), is_fresh=True,
-    starts=lambda folder, _: json.loads((folder / _plan_file(folder)).read_bytes()) or True,
+    starts=lambda folder, _: json.loads((folder / plan_file(folder)).read_bytes()) or True,
 )  # fmt: skip
 
 

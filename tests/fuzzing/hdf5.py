@@ -16,8 +16,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from featkit.store.samples import Samples, write_samples
 from featkit.store.plans import PartPlan
+from featkit.store.samples import Samples, write_samples
 from featkit.store.writer import PartialTable, TableSpec
 from tests.fuzzing.mutate import changed, changes
 from tests.fuzzing.target import Case, Target
@@ -327,8 +327,8 @@ def _both(folder: Path, words: tuple[str, ...]) -> object:
 
 def finish(folder: Path, words: tuple[str, ...]) -> object:
     """Go on with the unfinished table from its plan, as ``extract`` does, and read the store."""
-    from featkit.store.samples import read_samples
     from featkit.store.plans import unfinished_tables
+    from featkit.store.samples import read_samples
     from featkit.store.writer import remains, sweep, writing
 
     samples = read_samples(folder)

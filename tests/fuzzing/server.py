@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SECONDS = 20
-"""After which an input counts as one that hangs."""
+SECONDS = 60
+"""After which an input counts as one that hangs, on a machine that has much else to do."""
+
+SLOW = 10
+"""Seconds of a processor that an input may take."""
 
 _MORE_MEMORY = 4 << 30
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -119,10 +123,10 @@ class Lines:
         self.files = set(files)
         self.hit: set[tuple[str, int]] = set()
 
-    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
         return self._line if frame.f_code.co_filename in self.files else None
 
-    def _line(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
+    def _line(self, frame: FrameType, event: str, arg: object) -> Any:
         if event == "line":
             self.hit.add((frame.f_code.co_filename, frame.f_lineno))
         return self._line
@@ -132,17 +136,19 @@ def serve() -> None:
     """Answer each line of JSON with one."""
     import torch
 
+    from tests.fuzzing.flips import READERS
     from tests.fuzzing.targets import TARGETS
 
+    targets = TARGETS | READERS
     torch.set_num_threads(1)
     for name in sys.argv[1:]:
-        TARGETS[name].warm()
+        targets[name].warm()
     watch = Watch()
     child: tuple[int, int, int] | None = None
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         if child is None:
-            child = _fork(watch)
+            child = _fork(watch, targets)
         pid, send, receive = child
         os.write(send, line.encode())
         answer = _answer(receive)
@@ -186,7 +192,7 @@ def _ended(pid: int) -> str:
     return json.dumps({"outcome": "crashes", "message": what})
 
 
-def _fork(watch: Watch) -> tuple[int, int, int]:
+def _fork(watch: Watch, targets: dict[str, Any]) -> tuple[int, int, int]:
     read_order, send = os.pipe()
     receive, answer = os.pipe()
     pid = os.fork()
@@ -194,14 +200,14 @@ def _fork(watch: Watch) -> tuple[int, int, int]:
         os.close(send)
         os.close(receive)
         with contextlib.suppress(BaseException):
-            _work(watch, read_order, answer)
+            _work(watch, targets, read_order, answer)
         os._exit(0)
     os.close(read_order)
     os.close(answer)
     return pid, send, receive
 
 
-def _work(watch: Watch, orders: int, answers: int) -> None:
+def _work(watch: Watch, targets: dict[str, Any], orders: int, answers: int) -> None:
     """Read inputs until there are no more."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
@@ -213,14 +219,13 @@ def _work(watch: Watch, orders: int, answers: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with os.fdopen(orders) as lines:
         for line in lines:
-            report = _attempt(watch, json.loads(line))
+            order = json.loads(line)
+            report = _attempt(watch, targets[order["target"]], order)
             os.write(answers, json.dumps(report).encode() + b"\n")
 
 
-def _attempt(watch: Watch, order: dict[str, Any]) -> dict[str, Any]:
-    from tests.fuzzing.targets import TARGETS
-
-    target, folder = TARGETS[order["target"]], Path(order["folder"])
+def _attempt(watch: Watch, target: Any, order: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(order["folder"])
     words = tuple(order["words"])
     os.chdir(folder)
     starts = False
@@ -233,7 +238,7 @@ def _attempt(watch: Watch, order: dict[str, Any]) -> dict[str, Any]:
     watch.reads = (str(folder),)
     watch.writes = (cache, os.environ["TMPDIR"], *(str(folder / place) for place in target.output))
     events: list[str] = []
-    begun = time.monotonic()
+    begun = time.process_time()
     watch.found = events
     watch.is_users = target.kind == "command line"
     if order["lines"]:
@@ -242,7 +247,7 @@ def _attempt(watch: Watch, order: dict[str, Any]) -> dict[str, Any]:
     sys.settrace(None)
     watch.found = None
     report |= {
-        "seconds": time.monotonic() - begun,
+        "seconds": time.process_time() - begun,
         "megabytes": (_memory() - before) / 1024,
         "events": events,
         "starts": starts,
@@ -293,9 +298,10 @@ class Server:
     """
 
     def __init__(self, names: list[str], lines: bool = False) -> None:
+        from tests.fuzzing.flips import READERS
         from tests.fuzzing.targets import TARGETS
 
-        self.targets, self.lines = TARGETS, lines
+        self.targets, self.lines = TARGETS | READERS, lines
         self.root = tempfile.TemporaryDirectory(prefix="fuzz-")
         (Path(self.root.name) / "tmp").mkdir()
         root, before = str(Path(__file__).parents[2]), filter(None, [os.environ.get("PYTHONPATH")])
@@ -324,6 +330,8 @@ class Server:
             folder.mkdir(parents=True)
             (folder.parent / "outside").mkdir()
             self.targets[name].lay_out(folder)
+            if self.targets[name].is_fresh:
+                shutil.copytree(folder, folder.with_name("sound"))
         return folder
 
     def read(self, name: str, case: Any, starts: bool = False) -> dict[str, Any]:
@@ -353,12 +361,9 @@ class Server:
         return report
 
     def _restore(self, target: Any, folder: Path, before: dict[str, bytes | None]) -> None:
-        import shutil
-
         if target.is_fresh:
             shutil.rmtree(folder)
-            folder.mkdir()
-            target.lay_out(folder)
+            shutil.copytree(folder.with_name("sound"), folder)
             return
         for file, data in before.items():
             if data is None:
@@ -381,6 +386,8 @@ def is_finding(report: dict[str, Any], megabytes: int) -> str:
         return f"{report['message'].partition(':')[0]} at {report.get('place', '')}"
     if report["events"]:
         return f"touches what it may not: {report['events'][0]}"
+    if report["seconds"] > SLOW:
+        return f"slow: {report['seconds']:.0f} s"
     if report["megabytes"] > megabytes:
         return f"memory: {report['megabytes']:.0f} MB"
     return ""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from PIL import Image
 
+from featkit.data.decoding import open_image
 from tests.fuzzing.mutate import any_json, mutated
 from tests.fuzzing.target import Case, Target
 
@@ -255,8 +256,14 @@ def _mask_cases(folder: Path) -> SearchStrategy[Case]:
                        ("panoptic:panoptic.json", "panoptic/a.png"),
                        ("masks:broden", "broden/images/a_object.png")):  # fmt: skip
         whole = (folder / file).read_bytes()
-        made += [case(spec, file, mutated_png(whole))] * 3
-        made.append(case(spec, file, st.one_of(mutated(whole, start=40), images.files())))
+        made += [case(spec, file, mutated_png(whole))] * 4
+        made.append(
+            case(
+                spec,
+                file,
+                st.one_of(mutated(whole, start=41), mutated(whole, start=41), images.files()),
+            )
+        )
     for name, rows in BRODEN.items():
         cells = [*rows, ["../outside/x.png", *rows[1][1:]]]
         made.append(case("masks:broden", f"broden/{name}", any_table(cells)))
@@ -273,7 +280,7 @@ def _is_there(folder: Path, words: tuple[str, ...]) -> object:
         if file.suffix == ".json":
             json.loads(file.read_text("utf-8"))
         elif file.suffix == ".png":
-            Image.open(file, formats=["PNG"])
+            open_image(file)
         else:
             file.read_bytes().decode("utf-8-sig")
     return True
