@@ -6,7 +6,6 @@ and ends with the error's ``exit_status``.
 
 from __future__ import annotations
 
-
 _LONGEST = 2400
 """Characters of a message."""
 
@@ -16,7 +15,7 @@ class FeatkitError(Exception):
 
     Args:
         message: What was given, what was wanted, what to do. Names in it may come from anywhere:
-            what cannot be printed on one line becomes spaces, and what is too long loses its middle.
+            what cannot be printed on one line becomes spaces; what is too long loses its middle.
     """
 
     exit_status = 1

@@ -51,7 +51,7 @@ def _zip(made: tuple[list[tuple[str, int, int]], int, str]) -> bytes:
         records = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
     at = which % len(records) if which < 200 else 0  # mostly the pickle
     old, data = records[at]
-    records[at] = (old if not name else name, changed(data, changes_made, _TOKENS))
+    records[at] = (name or old, changed(data, changes_made, _TOKENS))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for record, content in records:

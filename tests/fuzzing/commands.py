@@ -17,9 +17,10 @@ from tests.fuzzing.target import Case, Target
 from tests.store.conftest import make_samples, make_table
 
 TEXTS = (
-    "", " ", "-", "--", "x", "features", "features:net_a", "features:net_a/fc.none", "photos", "run",
-    "net.pth", "a", "out", "list.csv", "family.csv", "digits", "0", "1", "2", "-1", "3.5", "nan",
-    "inf", "1e400", "9" * 400, "0x1", "1_0", "true", "none", "all", ",", "1,,2", "a,b", "=", "?", "&",
+    "", " ", "-", "--", "x", "features", "features:net_a", "features:net_a/fc.none", "photos",
+    "run", "net.pth", "a", "out", "list.csv", "family.csv", "digits", "0", "1", "2", "-1", "3.5",
+    "nan", "inf", "1e400", "9" * 400, "0x1", "1_0", "true", "none", "all", ",", "1,,2", "a,b", "=",
+    "?", "&",
     ":", "/", "..", "../..", "~", "*", "[", "(", "\\", "\n", "\x1b[31m", "\u202e", "é", "\ud800",
     "/dev/null", "/etc/passwd", "x" * 5000, "--help", "--json", "--debug", "-o", "--k", "--seed",
     "cifar_resnet20?weights=none", "lenet5?weights=none&size=0", "a=cifar_resnet20?weights=none",
@@ -219,14 +220,14 @@ def _run(_folder: Path, words: tuple[str, ...]) -> object:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(n), "w", encoding="utf-8") for n in (1, 2))
     try:
         main(list(words))
     except SystemExit as ended:
         status = ended.code or 0
     finally:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            stream.close()
         sys.stdout, sys.stderr = streams
         for number, descriptor in zip((1, 2), kept, strict=True):
             os.dup2(descriptor, number)
@@ -261,6 +262,6 @@ COMMAND_LINE = Target(
     valid=(("ls", "features"), ("knn", "features", "features", "--k", "1"), ("layers", "run"),
            ("extract", "photos", "-b", NET, "-o", "out", "--workers", "0"),
            ("probe", "features:net_a/fc", "features:net_a/fc", "--json"),
-           ("project", "features:net_a/fc", "--methods", "tsne", "--perplexity", "3", "-o", "out2")),
+           ("project", "features:net_a/fc", "--methods", "tsne", "--perplexity", "3", "-o", "o")),
     output=(".",), is_fresh=True, megabytes=1500,
 )  # fmt: skip

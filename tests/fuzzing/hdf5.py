@@ -177,7 +177,7 @@ def _strings(file: h5py.File, name: str) -> None:
 
 
 STRUCTURE: tuple[Change, ...] = (
-    lambda file, name: _remove(file, name),
+    _remove,
     _link(lambda name: h5py.ExternalLink(FAR, name)),
     _link(lambda _: h5py.ExternalLink("/etc/passwd", "x")),
     _link(lambda name: h5py.SoftLink(f"/{name}")),
@@ -199,7 +199,8 @@ STRUCTURE: tuple[Change, ...] = (
     _put(shape=()),
     _put(chunks=True, compression="gzip"),
     *(_put(dtype=dtype) for dtype in (
-        "i1", "u8", ">f8", "f2", "?", "S3", "c8", h5py.string_dtype(), h5py.string_dtype("ascii", 4),
+        "i1", "u8", ">f8", "f2", "?", "S3", "c8", h5py.string_dtype(),
+        h5py.string_dtype("ascii", 4),
         h5py.ref_dtype, h5py.vlen_dtype("i4"), [("a", "i4")], h5py.enum_dtype({"A": 1}), "V4",
         ("f4", (3,)),
     )),
@@ -215,7 +216,8 @@ STRUCTURE: tuple[Change, ...] = (
 
 VALUES: tuple[Any, ...] = (
     0, 1, 2, -1, 2**62, 1.5, True, "", "x", "../../x", "a\x1b[2J\nb", b"\xff\xfe", [1, 2], ["a"],
-    np.zeros((3, 3)), h5py.Empty("f4"), "null", "[]", "{}", '{"samples": 1}', "[" * 9000, "é" * 9000,
+    np.zeros((3, 3)), h5py.Empty("f4"), "null", "[]", "{}", '{"samples": 1}', "[" * 9000,
+    "é" * 9000,
     '{"backbone": 1, "precision": [1]}', '{"backbone": {"architecture": {}}, "precision": 1}',
     '{"epochs": "x"}', "featkit-samples", "featkit-table", np.zeros(3, [("a", "i4")]),
 )  # fmt: skip
@@ -242,7 +244,8 @@ def _altered(data: bytes, kind: str, made: list[tuple[Any, ...]]) -> bytes:
 def mutated(data: bytes, kind: str) -> SearchStrategy[bytes]:
     """A file with another structure, or other bytes, mostly under a right seal."""
     one = st.tuples(
-        st.integers(0, 20), st.sampled_from(["dataset"] * 5 + ["attribute", "attribute", "without"]),
+        st.integers(0, 20),
+        st.sampled_from(["dataset"] * 5 + ["attribute", "attribute", "without"]),
         st.integers(0, 200),
     )  # fmt: skip
     structure = st.lists(one, min_size=1, max_size=2).map(lambda made: _altered(data, kind, made))
@@ -254,7 +257,7 @@ def mutated(data: bytes, kind: str) -> SearchStrategy[bytes]:
     starts = st.sampled_from([512, 600, 512 + (len(data) - 512) // 2])
     return st.one_of(
         structure, structure,
-        st.tuples(changes(3), st.sampled_from([True, True, True, False]), starts).map(bytes_changed),
+        st.tuples(changes(3), st.sampled_from([True] * 3 + [False]), starts).map(bytes_changed),
     )  # fmt: skip
 
 

@@ -93,8 +93,8 @@ class Watch:
         return True
 
     def _is_inside(self, name: Any, writes: bool) -> bool:
-        path = os.path.abspath(os.fsdecode(name))
-        place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        path = Path(os.path.abspath(os.fsdecode(name)))  # noqa: PTH100 - the name may be a link
+        place = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         folders = self.writes if writes else (*self.reads, *self.writes, *self.libraries)
         return any(place == f or place.startswith(f.rstrip("/") + "/") for f in folders)
 
@@ -138,8 +138,9 @@ def serve() -> None:
 
     from tests.fuzzing.flips import READERS
     from tests.fuzzing.targets import TARGETS
+    from tests.fuzzing.traps import TRAPS
 
-    targets = TARGETS | READERS
+    targets = {**TARGETS, **READERS, "traps": TRAPS}
     torch.set_num_threads(1)
     for name in sys.argv[1:]:
         targets[name].warm()
@@ -300,8 +301,10 @@ class Server:
     def __init__(self, names: list[str], lines: bool = False) -> None:
         from tests.fuzzing.flips import READERS
         from tests.fuzzing.targets import TARGETS
+        from tests.fuzzing.traps import TRAPS
 
-        self.targets, self.lines = TARGETS | READERS, lines
+        self.targets = {**TARGETS, **READERS, "traps": TRAPS}
+        self.lines = lines
         self.root = tempfile.TemporaryDirectory(prefix="fuzz-")
         (Path(self.root.name) / "tmp").mkdir()
         root, before = str(Path(__file__).parents[2]), filter(None, [os.environ.get("PYTHONPATH")])

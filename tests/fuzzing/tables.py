@@ -20,8 +20,10 @@ from tests.fuzzing.target import Case, Target
 CELLS = (
     "", " ", "a.png", "b/c.png", "./a.png", "b/../a.png", "../a.png", "../outside/x.png", "b/../..",
     "/etc/passwd", "..", ".", "b", "\0", "a.png\0", "x" * 5000, "é.png", "a.png ", "~", "~root/x",
-    "link.png", "C:\\x", "..\\x", "//etc/passwd", "file:///etc/passwd", "http://x/y.png", "%2e%2e/x",
-    "cat", "cat;dog", ";", ";;", "1", "-1", "1e400", "nan", "inf", "9" * 5000, "٣", "=1+1", "\u202e",
+    "link.png", "C:\\x", "..\\x", "//etc/passwd", "file:///etc/passwd", "http://x/y.png",
+    "%2e%2e/x",
+    "cat", "cat;dog", ";", ";;", "1", "-1", "1e400", "nan", "inf", "9" * 5000, "٣", "=1+1",
+    "\u202e",
     "0.5", "0,5", "a\nb", '"', ",", "\ufeff", "path", "label", "model", "None", "\ud7ff", "1_0",
 )  # fmt: skip
 

@@ -93,10 +93,10 @@ class Broden:
         except DecodeError as error:
             raise SourceError(f"{where} cannot be read: {error}") from error
         check_shape(where, red, image)
-        codes = red + 256 * green.astype(np.uint16)
+        codes: NDArray[np.uint16] = red + 256 * green.astype(np.uint16)
         if codes.max() >= self.stride:
             raise SourceError(f"{where} holds the label {codes.max()}, not in label.csv")
-        return codes.astype(np.uint16, copy=False)
+        return codes
 
 
 def open_broden(name: str, root: Path) -> Broden:

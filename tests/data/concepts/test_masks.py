@@ -9,8 +9,8 @@ from scipy.io import savemat
 
 from featkit.data.concepts.base import CodeBook, Concept, ConceptSource
 from featkit.data.concepts.layouts import open_masks
-from featkit.data.concepts.sources import LABELLED
 from featkit.data.concepts.masks import read_colours, read_index
+from featkit.data.concepts.sources import LABELLED
 from featkit.errors import DecodeError, SourceError, UsageError
 
 CAR = {"8": {"name": "car", "category": "object"}, "300": {"name": "fur", "category": "material"}}
