@@ -6,11 +6,24 @@ and ends with the error's ``exit_status``.
 
 from __future__ import annotations
 
+_LONGEST = 2400
+"""Characters of a message."""
+
 
 class FeatkitError(Exception):
-    """Base of every error that featkit raises on purpose."""
+    """Base of every error that featkit raises on purpose.
+
+    Args:
+        message: What was given, what was wanted, what to do. Names in it may come from anywhere:
+            what cannot be printed on one line becomes spaces; what is too long loses its middle.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
+        super().__init__(printable(message))
 
 
 class UsageError(FeatkitError, ValueError):
@@ -63,6 +76,16 @@ class DiskFullError(StoreError):
     """The disk is full, or too small for what was asked."""
 
 
+def printable(text: str) -> str:
+    """Return a text with spaces for what would break a line or steer a terminal.
+
+    Example:
+        >>> printable(chr(27) + "[2Jname" + chr(10))
+        ' [2Jname '
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
 def one_line(text: object, most: int = 600) -> str:
     """Return what came from a file as it may be printed.
 
@@ -79,6 +102,5 @@ def one_line(text: object, most: int = 600) -> str:
         >>> one_line("x" * 100, most=5)
         'xxxx…'
     """
-    plain = "".join(c if c.isprintable() else " " for c in str(text)[: 10 * most])
-    plain = " ".join(plain.split()) or type(text).__name__
+    plain = " ".join(printable(str(text)[: 10 * most]).split()) or type(text).__name__
     return plain if len(plain) <= most else f"{plain[: most - 1]}…"

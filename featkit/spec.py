@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
 
 from featkit.errors import UsageError
 from featkit.registry import did_you_mean
@@ -78,6 +81,20 @@ def int_option(text: str, options: dict[str, str], name: str, default: int | Non
         return int(value)
     except ValueError:
         raise UsageError(f"{text!r}: {name} is a whole number, not {value!r}") from None
+
+
+def kind_at(path: str | Path) -> Literal["file", "folder", "other", ""]:
+    """Return what lies at a path that a user wrote; nothing where no path can be so.
+
+    Example:
+        >>> kind_at("."), kind_at("no such file"), kind_at("x" * 5000)
+        ('folder', '', '')
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):  # not there, a name too long, or one with a NUL
+        return ""
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
 def slugify(name: str) -> str:

@@ -11,8 +11,8 @@ from featkit_cli.kinds import StoreFolder
 from featkit_cli.render import AS_JSON, counted, note, print_json, table_text
 
 if TYPE_CHECKING:
+    from featkit.store.plans import Unfinished
     from featkit.store.reader import Store
-    from featkit.store.writer import Unfinished
 
 
 @click.command()
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 @AS_JSON
 def ls(store: str, as_json: bool) -> None:
     """List the tables of STORE, finished and unfinished."""
+    from featkit.errors import printable
+    from featkit.store.plans import unfinished_tables
     from featkit.store.reader import open_store
-    from featkit.store.writer import unfinished_tables
 
     opened = open_store(store)
     tables, broken = _tables(opened)
@@ -33,7 +34,7 @@ def ls(store: str, as_json: bool) -> None:
         return
     samples = opened.samples
     labels = f", {len(samples.classes)} classes" if samples.classes else ", no labels"
-    click.echo(f"{counted(len(samples), 'sample')} from {samples.source}{labels}")
+    click.echo(f"{counted(len(samples), 'sample')} from {printable(samples.source)}{labels}")
     _show(tables, unfinished)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from featkit.errors import printable
 from featkit.parallel.group import is_first
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, nothing else.")
@@ -70,7 +71,7 @@ def value_text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.2g}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
-    return str(value)
+    return printable(str(value))
 
 
 def counted(count: int, what: str) -> str:
@@ -86,7 +87,7 @@ def counted(count: int, what: str) -> str:
 def note(text: str) -> None:
     """Tell the user something on stderr; of several processes the first one does."""
     if is_first():
-        click.echo(f"note: {text}", err=True)
+        click.echo(f"note: {printable(text)}", err=True)
 
 
 def duration(seconds: float) -> str:

@@ -22,19 +22,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.analyses.figure import Figure as Figure  # noqa: PLC0414 - others take it from here
-from featkit.errors import UsageError, one_line
+from featkit.documents import parse_json
+from featkit.errors import DamagedError, UsageError, one_line
 from featkit.registry import Registry
-from featkit.store.arrays import write_arrays
+from featkit.store.arrays import ARRAYS_FORMAT, write_arrays
 from featkit.store.files import (
+    check_seal,
     explain_full_disk,
     explain_write_errors,
     holding,
     make_folder,
     write_whole,
 )
+from featkit.store.fingerprint import check_digest, with_digest
 from featkit.store.reader import FeatureTable
+from featkit.store.verify import Check
 
 RESULT_FILE = "result.json"
+ARRAYS_FILE = "arrays.h5"
 LOCK_FILE = ".lock"
 _ASKED = ("analysis", "config", "provenance")
 """Parts of a ``result.json`` that are the same where the same was asked of the same."""
@@ -114,7 +119,8 @@ class Result:
         content |= {name: getattr(self, name) for name in _SAVED}
         content["arrays"] = list(self.arrays)
         content["figures"] = [figure.name for figure in self.figures]
-        return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+        plain = json.loads(json.dumps(_plain(content), allow_nan=False))
+        return json.dumps(with_digest(plain), indent=1) + "\n"
 
     @classmethod
     def load(cls, folder: str | Path, analysis: str | None = None) -> Result:
@@ -131,12 +137,12 @@ class Result:
         wanted = f"give a folder that featkit {analysis or 'COMMAND'} -o has written"
         try:
             text = path.read_bytes()
-            content = json.loads(text.decode("utf-8"))
+            content = check_digest(parse_json(text))
             result = cls(**{name: content[name] for name in _SAVED})
-            result._check()
+            _check_kinds(result)
         except OSError as error:
             raise UsageError(f"{folder} holds no result ({error.strerror}): {wanted}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} is not whole, or not featkit's: {wanted}") from error
         if analysis is not None and result.analysis != analysis:
             raise UsageError(f"{folder} holds a result of {result.analysis}: {wanted}")
@@ -179,12 +185,28 @@ class Result:
                 for name, rows in self.tables.items():
                     write_whole(folder / f"{name}.csv", _csv(rows))
                 if self.arrays:
-                    write_arrays(folder / "arrays.h5", self.arrays)
+                    write_arrays(folder / ARRAYS_FILE, self.arrays)
                 write_whole(folder / RESULT_FILE, text.encode())
         except OSError as error:
             raise UsageError(
                 f"cannot write the result to {folder} ({error.strerror}): give another folder"
             ) from error
+
+
+def _check_kinds(result: Result) -> None:
+    """Refuse what is no result: values of other kinds than every result has.
+
+    Raises:
+        TypeError: One is.
+    """
+    is_whole = isinstance(result.analysis, str) and all(
+        isinstance(value, dict)
+        for value in (result.config, result.scalars, result.tables, result.provenance)
+    )
+    rows = [row for table in result.tables.values() for row in table] if is_whole else []
+    is_whole = is_whole and all(isinstance(row, dict) for row in rows)
+    if not is_whole or not all(isinstance(text, str) for text in result.notes):
+        raise TypeError("not what a result holds")
 
 
 def check_folder(folder: str | Path, analysis: str | None = None) -> None:
@@ -243,6 +265,29 @@ def result_folder(folder: str | Path, analysis: str | None = None) -> Iterator[N
                     each.rmdir()
 
 
+def verify_result(folder: Path) -> Iterator[Check]:
+    """Compare a saved result with what was written.
+
+    Yields:
+        One check a file: ``result.json``, then ``arrays.h5`` if it has one.
+
+    Cost: one read of both.
+    """
+    again = "it does not say what was written; make the result again"
+    try:
+        content = check_digest(parse_json((folder / RESULT_FILE).read_bytes()))
+    except (OSError, ValueError, AttributeError):
+        yield Check(RESULT_FILE, (again,))
+        return
+    yield Check(RESULT_FILE)
+    if content.get("arrays"):
+        try:
+            check_seal(folder / ARRAYS_FILE, ARRAYS_FORMAT)
+            yield Check(ARRAYS_FILE)
+        except (OSError, DamagedError):
+            yield Check(ARRAYS_FILE, (again,))
+
+
 def delete_result(folder: Path) -> None:
     """Delete the result that a folder holds; other files stay."""
     for file in _files(_held(folder)):
@@ -253,7 +298,7 @@ def delete_result(folder: Path) -> None:
 def _held(folder: Path) -> dict[str, Any]:
     """Return the ``result.json`` of a folder; empty if there is none that can be read."""
     try:
-        content = json.loads((folder / RESULT_FILE).read_bytes())
+        content = parse_json((folder / RESULT_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -261,7 +306,7 @@ def _held(folder: Path) -> dict[str, Any]:
 
 def _files(content: Mapping[str, Any]) -> set[str]:
     """Return the files beside a ``result.json`` that are part of the result."""
-    files = {"arrays.h5"} if content.get("arrays") else set()
+    files = {ARRAYS_FILE} if content.get("arrays") else set()
     for part, suffix in (("tables", "csv"), ("figures", "png")):
         names = content.get(part)
         files |= {f"{n}.{suffix}" for n in (names if isinstance(names, dict | list) else ())}

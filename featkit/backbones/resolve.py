@@ -24,7 +24,7 @@ from featkit.backbones.zoo import zoo_entry, zoo_file
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import BackboneError, UsageError
 from featkit.registry import did_you_mean
-from featkit.spec import check_options, int_option, slugify, split_query
+from featkit.spec import check_options, int_option, kind_at, slugify, split_query
 
 _NAMED = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*)=(.+)", re.DOTALL)
 _SUFFIXES = (
@@ -128,7 +128,7 @@ def _default_name(target: str, epoch: str | None = None) -> str:
 
 
 def _is_file(target: str) -> bool:
-    return Path(target).is_file()
+    return kind_at(target) == "file"
 
 
 def _network(spec: str, target: str, options: dict[str, str]) -> Network:
@@ -157,7 +157,7 @@ def _network(spec: str, target: str, options: dict[str, str]) -> Network:
             f"{spec!r}: {target} has no published weights; give a checkpoint file with "
             f"?arch={target}, or ask for random weights with {target}?weights=none"
         )
-    if Path(target).is_dir() and target:
+    if target and kind_at(target) == "folder":
         raise BackboneError(f"{spec!r}: {_nothing_at(Path(target))}")
     raise BackboneError(
         f"backbone {spec!r}: neither a file nor a training run nor one of torchvision:NAME, "
@@ -188,14 +188,14 @@ def _suggest(target: str) -> str:
 
 
 def _from_path(spec: str, path: Path, options: dict[str, str]) -> Network:
-    if path.is_dir():
+    if kind_at(path) == "folder":
         return _from_run(spec, path, options)
     _refuse(spec, options, "epoch", why="a file holds one; a training run has several")
     return _from_file(spec, path, options)
 
 
 def _nothing_at(path: Path) -> str:
-    if not path.is_dir():
+    if kind_at(path) != "folder":
         return f"no such file {path}"
     return (
         f"{path} is a folder, and no training run: give one that featkit train -o has written, or "

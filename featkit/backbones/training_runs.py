@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from featkit.backbones.base import Network
+from featkit.backbones.checkpoints.digest import file_sha256
 from featkit.backbones.checkpoints.load import load_checkpoint
 from featkit.data.preprocessing import Preprocessing
+from featkit.documents import parse_json
 from featkit.errors import BackboneError, CheckpointError, one_line
+from featkit.spec import kind_at
+from featkit.store.fingerprint import check_digest, with_digest
+from featkit.store.verify import Check
 
 RUN_FILE = "run.json"
 RUN_FORMAT = "featkit-run"
@@ -42,12 +47,39 @@ class RunRecord:
     def to_json(self) -> str:
         """Return the content of ``run.json``."""
         content = {"format": RUN_FORMAT, "version": RUN_VERSION, **asdict(self)}
-        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+        plain = json.loads(json.dumps(content, allow_nan=False))
+        return json.dumps(with_digest(plain), indent=1) + "\n"
 
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder holds a training run."""
-    return (folder / RUN_FILE).is_file()
+    return kind_at(folder / RUN_FILE) == "file"
+
+
+def verify_run(folder: Path) -> Iterator[Check]:
+    """Compare what a run keeps with what it says of it.
+
+    Yields:
+        One check a file: ``run.json``, then the weights of each epoch.
+
+    Cost: one read of every file.
+    """
+    try:
+        record = read_run(folder)
+    except CheckpointError as error:
+        yield Check(RUN_FILE, (str(error),))
+        return
+    yield Check(RUN_FILE)
+    for epoch, wanted in sorted(record.weights.items()):
+        path = weights_file(folder, epoch)
+        name = path.relative_to(folder).as_posix()
+        try:
+            found = file_sha256(path, anew=True)
+        except OSError as error:
+            yield Check(name, (f"cannot be read ({error.strerror})",))
+            continue
+        wrong = "its bytes are not the ones that were written; take another epoch, or train again"
+        yield Check(name, (wrong,) if found != wanted else ())
 
 
 def weights_file(folder: Path, epoch: int) -> Path:
@@ -68,7 +100,7 @@ def read_run(folder: Path) -> RunRecord:
     """
     path = folder / RUN_FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = check_digest(parse_json(path.read_bytes()))
         if content["format"] == RUN_FORMAT and content["version"] <= RUN_VERSION:
             return _record(content)
         why = f"{content['format']}, version {content['version']}"

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -60,10 +61,21 @@ def decode(data: bytes | BinaryIO) -> Image.Image:
         content = data if isinstance(data, bytes) else data.read()
         if not content:
             raise DecodeError("empty file")
-        image = Image.open(io.BytesIO(content), formats=_available_formats())
+        image = open_image(io.BytesIO(content))
         image.load()
         method = _UPRIGHT.get(_orientation(image))
         return to_rgb(image if method is None else image.transpose(method))
+
+
+def open_image(file: Path | BinaryIO) -> Image.Image:
+    """Open an image of a kind that is decoded here; its pixels are not read yet.
+
+    Pillow alone would ask programs of this machine to read what they know, such as Ghostscript.
+
+    Raises:
+        Exception: Whatever Pillow raises; see :func:`decode_errors`.
+    """
+    return Image.open(file, formats=_available_formats())
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -87,10 +99,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise DecodeError("floating-point pixels have no known range; save the image as 8 bit")
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
+        grey = np.asarray(image)
         if grey.size and (grey.min() < 0 or grey.max() > 65535):
             raise DecodeError("32-bit greyscale outside 0..65535; save the image as 8 or 16 bit")
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+        scaled = np.empty(grey.shape, np.uint8)
+        for row, values in zip(scaled, grey, strict=True):  # a picture may be 10^8 pixels
+            row[:] = (values.astype(np.int64) + 128) // 257
+        return Image.fromarray(scaled).convert("RGB")
     if image.mode in {"La", "RGBa"}:
         image = image.convert(image.mode.upper())
     elif image.mode == "P" and "transparency" in image.info:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featkit.data.decoding import decode, decode_errors
+from featkit.errors import SourceError
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,29 @@ def _stamp(path: str | Path) -> tuple[int, int]:
 def change_time(status: os.stat_result) -> int:
     """Return the time in ns of the last change that a file's status tells of."""
     return status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
+
+
+def inside(where: str, name: str) -> str:
+    """Return a file's name that a table or an annotation gives, if it stays in its folder.
+
+    Args:
+        where: What names it, for the message.
+        name: Relative to that folder.
+
+    Raises:
+        SourceError: It is empty, absolute, or climbs with ``..``.
+
+    Example:
+        >>> inside("list", "a/b.png")
+        'a/b.png'
+        >>> inside("list", "../b.png")
+        Traceback (most recent call last):
+        featkit.errors.SourceError: list: '../b.png' is not inside its folder; move the file there
+    """
+    path = PurePath(name)
+    if not name or "\0" in name or path.is_absolute() or ".." in path.parts:
+        raise SourceError(f"{where}: {name!r} is not inside its folder; move the file there")
+    return name
 
 
 def shown(names: Sequence[str]) -> str:

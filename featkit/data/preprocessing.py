@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,9 +57,12 @@ class Preprocessing:
             hint = did_you_mean(self.interpolation, sorted(_FILTERS))
             raise UsageError(f"unknown interpolation {self.interpolation!r}: {hint}")
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
+        if not all(isinstance(side, Integral) for side in (*self.size, *sides)):
+            raise UsageError(f"size {self.size} and resize {self.resize} are whole numbers")
         if len(self.size) != 2 or min(*self.size, *sides) < 1 or self.resize == 0:
             raise UsageError(f"size {self.size} and resize {self.resize} are positive pixels")
-        if len(self.mean) != 3 or len(self.std) != 3:
+        numbers = (*self.mean, *self.std)
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(_is_number, numbers)):
             raise UsageError(f"mean {self.mean} and std {self.std} have three numbers each")
         if not all(each > 0 for each in self.std):
             raise UsageError(f"std is what pixels are divided by, more than 0; not {self.std}")
@@ -232,6 +236,10 @@ class Preprocessing:
             return self.resize[1], self.resize[0]
         longer = int(self.resize * max(width, height) / min(width, height))
         return (self.resize, longer) if width <= height else (longer, self.resize)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def _offset(have: int, want: int) -> int:

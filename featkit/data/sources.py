@@ -16,7 +16,7 @@ from featkit.data.table import open_table
 from featkit.data.torchvision_sets import PREFIX, open_torchvision
 from featkit.errors import SourceError
 from featkit.registry import did_you_mean
-from featkit.spec import check_options, split_query
+from featkit.spec import check_options, kind_at, split_query
 
 _WANTED = (
     "a source is a folder of images, a CSV table path[,label], torchvision:NAME/SPLIT?root=DIR "
@@ -88,13 +88,13 @@ def open_source(spec: str | Path | Source) -> Source:
     if isinstance(spec, str) and spec.startswith(PREFIX):
         return open_torchvision(spec)
     path, options = Path(spec).expanduser(), dict[str, str]()
-    if isinstance(spec, str) and not _exists(path):
+    if isinstance(spec, str) and not kind_at(path):
         stem, options = split_query(spec)
         path = Path(stem).expanduser()
     if isinstance(spec, str) and path == Path("digits") and "/" not in spec:
         check_options(name, options, [])
         return open_digits(name)
-    if not name or not _exists(path):
+    if not name or not kind_at(path):
         raise SourceError(_unknown(name, path))
     if path.is_dir():
         check_options(name, options, [])
@@ -104,13 +104,6 @@ def open_source(spec: str | Path | Source) -> Source:
     check_options(name, options, ["root"])
     root = Path(options["root"]).expanduser() if "root" in options else None
     return open_table(name, path, root)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long, or with a NUL
-        return False
 
 
 def _unknown(name: str, path: Path) -> str:

@@ -22,7 +22,8 @@ from featkit.errors import DecodeError, FeatkitError
 from featkit.extraction.planning import Plan
 from featkit.parallel.group import added_by_all, here
 from featkit.progress import progress_bar
-from featkit.store.writer import PartialTable, PartPlan, TableSpec, unfinished_tables
+from featkit.store.plans import PartPlan, unfinished_tables
+from featkit.store.writer import PartialTable, TableSpec
 
 
 @dataclass(frozen=True)

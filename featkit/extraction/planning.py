@@ -20,10 +20,11 @@ from featkit.parallel.group import first
 from featkit.registry import did_you_mean
 from featkit.store.files import free_bytes, size_text
 from featkit.store.fingerprint import differences
+from featkit.store.plans import PartPlan, Unfinished, unfinished_tables
 from featkit.store.reader import FeatureTable
 from featkit.store.samples import Samples, read_samples
 from featkit.store.schema import SAMPLES_FILE, table_file
-from featkit.store.writer import PartPlan, TableSpec, Unfinished, unfinished_tables
+from featkit.store.writer import TableSpec
 
 PART_BYTES = 64e6
 """Bytes of rows, over all tables of a pass, that a crash may lose at most."""

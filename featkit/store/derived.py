@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featkit.store.plans import PartPlan
 from featkit.store.reader import FeatureTable, Store
 from featkit.store.runs import log_run
-from featkit.store.writer import PartialTable, PartPlan, TableSpec, drop, writing
+from featkit.store.writer import PartialTable, TableSpec, drop, writing
 
 PART_BYTES = 64e6
 """Bytes of rows in a part."""

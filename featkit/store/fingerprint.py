@@ -35,6 +35,36 @@ def fingerprint(provenance: Provenance) -> str:
     return hashlib.sha256(canonical_json(provenance).encode()).hexdigest()
 
 
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a JSON file with the sha256 of all of it, for :func:`check_digest`.
+
+    Args:
+        content: As JSON gives it back: names are strings, lists no tuples.
+
+    Example:
+        >>> check_digest(with_digest({"a": 1}))
+        {'a': 1}
+    """
+    return {**content, "sha256": fingerprint(content)}
+
+
+def check_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a JSON file without its sha256; one that has none is taken as it is.
+
+    Raises:
+        ValueError: It says other than what was written.
+
+    Example:
+        >>> check_digest(with_digest({"a": 1}) | {"a": 2})
+        Traceback (most recent call last):
+        ValueError: it does not say what was written (its sha256 differs)
+    """
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    if content.get("sha256") not in (None, fingerprint(rest)):
+        raise ValueError("it does not say what was written (its sha256 differs)")
+    return rest
+
+
 def differences(old: Provenance, new: Provenance) -> list[str]:
     """Say in words where two provenances differ, one clause a field.
 

@@ -15,9 +15,10 @@ import h5py
 from numpy.typing import NDArray
 
 from featkit.errors import DamagedError, StoreError
+from featkit.store.datasets import key_of
 from featkit.store.files import check_seal, explain_write_errors, write_sealed
 from featkit.store.fingerprint import Provenance, canonical_json, fingerprint
-from featkit.store.schema import INDEX_FOLDER, INDEX_FORMAT, check_header, key_of, put, write_header
+from featkit.store.schema import INDEX_FOLDER, INDEX_FORMAT, check_header, put, write_header
 
 
 def index_file(store: Path, provenance: Provenance) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.errors import StoreError, UsageError
+from featkit.store.datasets import (
+    find_features,
+    read_array,
+    read_failures,
+    read_json,
+    read_text,
+    reading,
+)
 from featkit.store.runs import asked_order
 from featkit.store.samples import Samples, read_samples
-from featkit.store.schema import TABLE_FORMAT, check_header
+from featkit.store.schema import TABLE_FORMAT
 from featkit.store.selectors import match_tables
-from featkit.store.writer import read_failures
 
 if TYPE_CHECKING:
     import torch
@@ -51,35 +57,25 @@ class FeatureTable:
     def __init__(self, path: Path, samples: Samples) -> None:
         self.path = path
         self._samples = samples
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                check_header(file, TABLE_FORMAT, path)
-                features = file["features"]
-                self.shape: tuple[int, ...] = features.shape
-                self.dtype: np.dtype[Any] = features.dtype
-                self._offset = int(features.id.get_offset())
-                self.valid: NDArray[np.bool_] = file["valid"][...]
-                self.failures = read_failures(file)
-                self.backbone = str(file.attrs["backbone"])
-                self.tap = str(file.attrs["tap"])
-                self.pooling = str(file.attrs["pooling"])
-                self.spec = str(file.attrs["spec"])
-                self.key = str(file.attrs["key"])
-                self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
-                self.checkpoint: dict[str, Any] | None = json.loads(
-                    file.attrs.get("checkpoint", "null")
-                )
-        except PermissionError as error:
-            raise StoreError(f"{path}: you may not read it") from error
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise StoreError(
-                f"{path}: cannot be read ({error}); see featkit verify {path.parent.parent}"
-            ) from error
-        if len(self) != len(samples):
-            raise StoreError(
-                f"{path}: has {len(self)} rows, its store {len(samples)} samples; it belongs to "
-                f"another store"
+        with reading(path, TABLE_FORMAT, f"see featkit verify {path.parent.parent}") as file:
+            features = find_features(file)
+            self.shape: tuple[int, ...] = features.shape
+            self.dtype: np.dtype[Any] = features.dtype
+            self._offset = int(features.id.get_offset() or 0)
+            self.backbone, self.tap, self.pooling, self.spec, self.key = (
+                read_text(file, name) for name in ("backbone", "tap", "pooling", "spec", "key")
             )
+            self.provenance = _provenance(file)
+            self.checkpoint: dict[str, Any] | None = (
+                read_json(file, "checkpoint") if "checkpoint" in file.attrs else None
+            )
+            if len(self) != len(samples):
+                raise StoreError(
+                    f"{path}: has {len(self)} rows, its store {len(samples)} samples; it belongs "
+                    f"to another store"
+                )
+            self.valid: NDArray[np.bool_] = read_array(file, "valid", (len(self),), "?")
+            self.failures = read_failures(path, file, range(len(self)))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -175,6 +171,14 @@ class FeatureTable:
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             yield rows, self[rows]
+
+
+def _provenance(file: h5py.File) -> dict[str, Any]:
+    """Read what the key of a table was made from, with what everything that reads it looks up."""
+    found = read_json(file, "provenance")
+    if not all(isinstance(found[name], str) for name in ("samples", "precision")):
+        raise ValueError("the attribute provenance names no samples or precision")
+    return found
 
 
 class Store:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from featkit.documents import parse_json
 from featkit.store.files import explain_write_errors
 from featkit.store.schema import RUNS_FILE
 
@@ -34,9 +35,9 @@ def read_runs(store: Path) -> list[dict[str, Any]]:
     """Return the log's lines; a line cut off by a crash is left out."""
     path = store / RUNS_FILE
     runs = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
         try:
-            run = json.loads(line)
+            run = parse_json(line)
         except ValueError:
             continue
         if isinstance(run, dict):
@@ -48,6 +49,7 @@ def asked_order(store: Path) -> dict[str, int]:
     """Return the position at which each table was first asked for, by name."""
     order: dict[str, int] = {}
     for run in read_runs(store):
-        for name in run.get("tables", ()):
-            order.setdefault(name, len(order))
+        tables = run.get("tables")
+        for name in tables if isinstance(tables, list) else ():
+            order.setdefault(str(name), len(order))
     return order

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featkit.errors import StoreError
-from featkit.store.files import explain_write_errors, make_folder, write_sealed
-from featkit.store.schema import SAMPLES_FILE, SAMPLES_FORMAT, check_header, put, write_header
+from featkit.spec import kind_at
+from featkit.store.datasets import find, has, read_array, read_text, read_texts, reading
+from featkit.store.files import check_seal, explain_write_errors, make_folder, write_sealed
+from featkit.store.schema import SAMPLES_FILE, SAMPLES_FORMAT, put, write_header
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,17 @@ def write_samples(store: Path, samples: Samples) -> None:
 
 
 def read_samples(store: Path) -> Samples:
-    """Read ``samples.h5``.
+    """Read ``samples.h5``, and see that its bytes are those that were written.
 
     Raises:
-        StoreError: The folder is not a store, or the file cannot be read.
+        StoreError: The folder is not a store, or the file cannot be read or is damaged.
+
+    Cost: two reads of the file, of some 130 bytes a sample.
     """
     path = store / SAMPLES_FILE
-    if not path.is_file():
+    if kind_at(path) != "file":
         for outer in store.parents[:2]:
-            if (outer / SAMPLES_FILE).is_file():
+            if kind_at(outer / SAMPLES_FILE) == "file":
                 raise StoreError(
                     f"{store}: a part of the store {outer}, not a store; give {outer}, "
                     f"{outer}:BACKBONE or {outer}:BACKBONE/TAP"
@@ -95,20 +99,28 @@ def read_samples(store: Path) -> Samples:
             f"{store}: not a featkit store (no {SAMPLES_FILE} in it); "
             f"make one with featkit extract SOURCE -b BACKBONE -o {store}"
         )
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            check_header(file, SAMPLES_FORMAT, path)
-            return Samples(
-                paths=tuple(file["path"].asstr()[...]),
-                digests=file["digest"][...],
-                labels=file["label"][...] if "label" in file else None,
-                classes=tuple(file["classes"].asstr()[...]) if "classes" in file else None,
-                source=str(file.attrs["source"]),
-                stamps=file["stamp"][...] if "stamp" in file else None,
-            )
-    except PermissionError as error:
-        raise StoreError(f"{path}: you may not read it") from error
-    except (OSError, KeyError, ValueError) as error:
-        raise StoreError(
-            f"{path}: cannot be read ({error}); delete it and extract again"
-        ) from error
+    with reading(path, SAMPLES_FORMAT, "delete it and extract again") as file:
+        paths = read_texts(path, file, "path")
+        n = len(paths)
+        classes = read_texts(path, file, "classes") if has(file, "classes") else None
+        check_seal(path, SAMPLES_FORMAT)
+        return Samples(
+            paths=paths,
+            digests=read_array(file, "digest", (n, 32), "u1"),
+            labels=_read_labels(file, n, classes),
+            classes=classes,
+            source=read_text(file, "source"),
+            stamps=read_array(file, "stamp", (n, 2), "i8") if has(file, "stamp") else None,
+        )
+
+
+def _read_labels(file: h5py.File, n: int, classes: tuple[str, ...] | None) -> NDArray[Any] | None:
+    if not has(file, "label"):
+        return None
+    several = (n, None if classes is None else len(classes))
+    if find(file, "label", (n,), several).ndim == 2:
+        return read_array(file, "label", several, "u1")
+    labels = read_array(file, "label", (n,), "i8")
+    if classes is not None and n and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise ValueError("label counts beyond the classes")
+    return labels

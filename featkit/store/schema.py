@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
-from featkit.errors import StoreError, UsageError
+from featkit.errors import StoreError, UsageError, one_line
 
 FORMAT_VERSION = 1
 SAMPLES_FORMAT = "featkit-samples"
@@ -97,20 +98,15 @@ def check_header(file: h5py.File, kind: str, path: Path) -> None:
         StoreError: It is.
     """
     found = file.attrs.get("format")
-    if found != kind:
-        raise StoreError(f"{path}: not a {kind} file (format {found!r}); was it put there by hand?")
-    version = int(file.attrs.get("version", 0))
+    if not isinstance(found, str) or found != kind:
+        raise StoreError(
+            f"{path}: not a {kind} file (format {one_line(found, 60)}); was it put there by hand?"
+        )
+    version = file.attrs.get("version")
+    if not isinstance(version, np.integer):
+        raise StoreError(f"{path}: says no version of its format; was it put there by hand?")
     if version > FORMAT_VERSION:
         raise StoreError(
             f"{path}: written in format version {version}, this featkit reads up to "
             f"{FORMAT_VERSION}; upgrade featkit"
         )
-
-
-def key_of(path: Path) -> str | None:
-    """Return the key of a table; None if the file cannot be read."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return str(file.attrs["key"])
-    except (OSError, KeyError):
-        return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featkit.errors import SelectorError
 from featkit.registry import did_you_mean
+from featkit.spec import kind_at
 
 
 def split_selector(text: str) -> tuple[Path, str | None]:
@@ -20,7 +21,7 @@ def split_selector(text: str) -> tuple[Path, str | None]:
         >>> split_selector("train")
         (PosixPath('train'), None)
     """
-    if Path(text).exists() or ":" not in text:
+    if kind_at(text) or ":" not in text:
         return Path(text), None
     folder, _, pattern = text.rpartition(":")
     return Path(folder), pattern or None

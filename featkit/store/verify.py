@@ -12,10 +12,18 @@ from featkit.errors import DamagedError, StoreError
 from featkit.store.files import check_seal
 from featkit.store.fingerprint import fingerprint
 from featkit.store.indexes import index_files, read_index
+from featkit.store.plans import DAMAGES, DROPPED, PLAN_FILE, read_plan
 from featkit.store.reader import FeatureTable, Store
 from featkit.store.samples import Samples
-from featkit.store.schema import SAMPLES_FILE, SAMPLES_FORMAT, TABLE_FORMAT, table_file
-from featkit.store.writer import unfinished_tables
+from featkit.store.schema import (
+    PART_FORMAT,
+    PARTIAL_FOLDER,
+    SAMPLES_FILE,
+    SAMPLES_FORMAT,
+    TABLE_FORMAT,
+    is_slug,
+    table_file,
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,9 @@ def verify_store(path: str | Path) -> Iterator[Check]:
         yield _check_table(file, store.samples, path)
     for file in index_files(path):
         yield Check(file.relative_to(path).as_posix(), _index_problems(file))
-    for unfinished in unfinished_tables(path):
-        done = f"unfinished: {unfinished.rows_done:,} of {unfinished.rows:,} rows"
-        yield Check(f"{unfinished.name}.h5", remarks=(done,))
+    for plan_file in sorted((path / PARTIAL_FOLDER).glob(f"*/{PLAN_FILE}")):
+        if plan_file.parent.suffix != DROPPED:
+            yield _check_unfinished(plan_file, path)
 
 
 def _seal_problems(file: Path, kind: str) -> tuple[str, ...]:
@@ -82,6 +90,22 @@ def _index_problems(file: Path) -> tuple[str, ...]:
     return ()
 
 
+def _check_unfinished(plan_file: Path, store: Path) -> Check:
+    try:
+        unfinished = read_plan(plan_file)
+    except DAMAGES:
+        again = "it is damaged; the next featkit extract begins this table again"
+        return Check(plan_file.relative_to(store).as_posix(), (again,))
+    damaged = [
+        f"{part.name}: its bytes are not the ones that were written; the same featkit extract "
+        f"makes it again"
+        for part in sorted(plan_file.parent.glob("part-*.h5"))
+        if _seal_problems(part, PART_FORMAT)
+    ]
+    done = f"unfinished: {unfinished.rows_done:,} of {unfinished.rows:,} rows"
+    return Check(f"{unfinished.name}.h5", tuple(damaged), (done,))
+
+
 def _check_table(file: Path, samples: Samples, store: Path) -> Check:
     name = file.relative_to(store).as_posix()
     problems = _seal_problems(file, TABLE_FORMAT)
@@ -92,7 +116,8 @@ def _check_table(file: Path, samples: Samples, store: Path) -> Check:
     except StoreError as error:
         return Check(name, (str(error),))
     found = list(_table_problems(table, samples))
-    if file != store / table_file(table.backbone, table.tap, table.pooling):
+    names = table.backbone, table.tap, table.pooling
+    if not all(map(is_slug, names)) or file != store / table_file(*names):
         found.append(f"holds {table.name}; it was renamed by hand")
     unreadable = [
         f"unreadable: {samples.paths[row]} ({reason})" for row, reason in table.failures.items()

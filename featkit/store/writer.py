@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featkit.errors import DamagedError, DiskFullError, StoreError
+from featkit.errors import DiskFullError, StoreError
+from featkit.store.datasets import (
+    find_features,
+    key_of,
+    read_array,
+    read_failures,
+    read_text,
+    reading,
+)
 from featkit.store.files import (
     USERBLOCK,
     check_seal,
@@ -31,21 +38,25 @@ from featkit.store.files import (
 )
 from featkit.store.fingerprint import Provenance, canonical_json, fingerprint
 from featkit.store.indexes import unused_indexes
+from featkit.store.plans import (
+    DAMAGES,
+    DROPPED,
+    PLAN_FILE,
+    PartPlan,
+    plan_text,
+    read_plan,
+    unfinished_tables,
+)
 from featkit.store.schema import (
     LIBVER,
     LOCK_FILE,
     PART_FORMAT,
     PARTIAL_FOLDER,
     TABLE_FORMAT,
-    check_header,
-    key_of,
     put,
     table_file,
     write_header,
 )
-
-DROPPED = ".dropped"
-"""Ending of a folder in ``.partial`` that is being deleted."""
 
 
 @contextmanager
@@ -109,21 +120,6 @@ class TableSpec:
         return self.rows * self.row_bytes
 
 
-@dataclass(frozen=True)
-class PartPlan:
-    """How the rows of an unfinished table are computed; a resumed run keeps to it.
-
-    Attributes:
-        batch_size: Rows that go through the network together.
-        part_rows: Rows in a part file, a multiple of ``batch_size``.
-        compiled: Whether the network ran through ``torch.compile``.
-    """
-
-    batch_size: int
-    part_rows: int
-    compiled: bool
-
-
 class PartialTable:
     """The rows done so far of one unfinished table, under ``.partial/KEY/``.
 
@@ -159,9 +155,13 @@ class PartialTable:
 
     def begin(self) -> None:
         """Create the folder and the plan; nothing happens if they are there."""
-        plan_file = self.folder / "plan.json"
+        plan_file = self.folder / PLAN_FILE
         if plan_file.exists():
-            if json.loads(plan_file.read_text())["plan"] != asdict(self.plan):
+            try:
+                is_same = read_plan(plan_file).plan == self.plan
+            except DAMAGES:
+                is_same = False
+            if not is_same:
                 raise StoreError(
                     f"{self.spec.name}: another process has begun it otherwise; run the same "
                     f"command again, it goes on from there"
@@ -169,13 +169,9 @@ class PartialTable:
             return
         with explain_write_errors(self.spec.name, self.store, self.kept):
             make_folder(self.folder)
-            described = {
-                "name": self.spec.name,
-                "rows": self.spec.rows,
-                "provenance": self.spec.provenance,
-                "plan": asdict(self.plan),
-            }
-            write_whole(plan_file, json.dumps(described, indent=1).encode())
+            spec = self.spec
+            text = plan_text(spec.name, spec.rows, spec.provenance, self.plan)
+            write_whole(plan_file, text.encode())
 
     def missing(self) -> list[int]:
         """The parts still to be made; damaged ones are deleted and count as missing."""
@@ -243,14 +239,33 @@ class PartialTable:
 
     def _is_whole(self, part: int) -> bool:
         path = self._file(part)
+        if not path.is_file():
+            return False
         try:
             check_seal(path, PART_FORMAT)
-        except FileNotFoundError:
-            return False
-        except DamagedError:
+            with self._open(part):
+                pass
+        except StoreError:
             path.unlink()
             return False
         return True
+
+    @contextmanager
+    def _open(self, part: int) -> Iterator[tuple[h5py.File, NDArray[np.bool_], dict[int, str]]]:
+        """Open a part that holds the rows it should; with what is valid, and what is not and why.
+
+        Raises:
+            StoreError: It holds something else.
+        """
+        path, rows = self._file(part), self.rows_of(part)
+        with reading(path, PART_FORMAT, "run the same command again") as file:
+            features = find_features(file)
+            if features.shape != (len(rows), *self.spec.row_shape):
+                raise ValueError(f"features is {features.shape}")
+            if features.dtype != self.spec.dtype or read_text(file, "key") != self.spec.key:
+                raise ValueError("it is of another table")
+            valid = read_array(file, "valid", (len(rows),), "?")
+            yield file, valid, read_failures(path, file, rows)
 
     def _write_structure(self, path: Path) -> int:
         """Write all but the rows; return where in the file these go."""
@@ -258,11 +273,10 @@ class PartialTable:
         valid = np.empty(spec.rows, bool)
         failures: dict[int, str] = {}
         for part in range(self.count):
-            with h5py.File(self._file(part), "r", locking=False) as file:
-                check_header(file, PART_FORMAT, self._file(part))
-                rows = self.rows_of(part)
-                valid[rows.start : rows.stop] = file["valid"][...]
-                failures |= read_failures(file)
+            rows = self.rows_of(part)
+            with self._open(part) as (_, is_valid, reasons):
+                valid[rows.start : rows.stop] = is_valid
+                failures |= reasons
         with h5py.File(path, "w", libver=LIBVER, userblock_size=USERBLOCK) as file:
             write_header(
                 file,
@@ -296,7 +310,7 @@ class PartialTable:
         with path.open("r+b") as out:
             out.seek(offset)
             for part in range(self.count):
-                with h5py.File(self._file(part), "r", locking=False) as file:
+                with self._open(part) as (file, _, _):
                     rows = file["features"][...]
                 out.write(rows.tobytes())
             out.flush()
@@ -344,46 +358,3 @@ def _write_failures(file: h5py.File, failures: Mapping[int, str]) -> None:
     rows = sorted(failures)
     put(file, "failed_row", np.array(rows, np.int64))
     put(file, "failed_reason", [failures[row] for row in rows], text=True)
-
-
-def read_failures(file: h5py.File) -> dict[int, str]:
-    """Return the reason of failure by row, from an open table or part."""
-    rows = file["failed_row"][...].tolist()
-    return dict(zip(rows, file["failed_reason"].asstr()[...], strict=True))
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """An unfinished table as its folder describes it."""
-
-    name: str
-    rows: int
-    rows_done: int
-    provenance: Provenance
-    plan: PartPlan
-    folder: Path
-
-
-def unfinished_tables(store: Path) -> list[Unfinished]:
-    """List the unfinished tables of a store; folders without a readable plan are left out."""
-    found = []
-    for plan_file in sorted((store / PARTIAL_FOLDER).glob("*/plan.json")):
-        if plan_file.parent.suffix == DROPPED:
-            continue
-        try:
-            described = json.loads(plan_file.read_text())
-            plan = PartPlan(**described["plan"])
-            parts = len(list(plan_file.parent.glob("part-*.h5")))
-            found.append(
-                Unfinished(
-                    name=described["name"],
-                    rows=described["rows"],
-                    rows_done=min(parts * plan.part_rows, described["rows"]),
-                    provenance=described["provenance"],
-                    plan=plan,
-                    folder=plan_file.parent,
-                )
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return found

@@ -7,12 +7,20 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from featkit.analyses.base import Figure, Result, check_folder, describe_run, result_folder
+from featkit.analyses.base import (
+    Figure,
+    Result,
+    check_folder,
+    describe_run,
+    result_folder,
+    verify_result,
+)
 from featkit.errors import DiskFullError, StoreError, UsageError
 from featkit.report.figures import draw_figures
 
@@ -34,7 +42,7 @@ def test_json_is_strict_and_complete(tmp_path: Path) -> None:
     content = json.loads(text, parse_constant=pytest.fail)
     assert content.keys() == {
         "analysis", "featkit", "config", "scalars", "tables", "provenance", "notes", "arrays",
-        "figures",
+        "figures", "sha256",
     }  # fmt: skip
     assert content["scalars"] == {"score": 0.5, "bad": None}
     assert content["config"] == {"k": [1, 2]}
@@ -71,7 +79,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert loaded.scalars == {"score": 0.5, "bad": None}
     assert loaded.tables == {"rows": [{"name": "a", "x": 1}, {"name": "b,c", "y": 2.5}]}
     told, wanted = (json.loads(one.to_json()) for one in (loaded, result()))
-    assert told | {"arrays": wanted["arrays"]} == wanted
+    assert told | {name: wanted[name] for name in ("arrays", "sha256")} == wanted
     assert not loaded.arrays
 
 
@@ -210,3 +218,50 @@ def test_what_a_result_was_made_from_can_be_a_result(tmp_path: Path) -> None:
     assert provenance["inputs"] == {"dir": [{"result": str(tmp_path / "one"), "sha256": digest}]}
     assert not result().origin
     assert "origin" not in json.loads(loaded.to_json())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"score": 0.5', '"score": 0.6'), ('"a"', '"b"'), ('"x": 1', '"x": 2')]
+)
+def test_what_was_changed_after_writing_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    result().save(tmp_path)
+    path = tmp_path / "result.json"
+    text = path.read_text()
+    assert Result.load(tmp_path, "thing").scalars["score"] == 0.5
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UsageError, match="not whole, or not featkit's"):
+        Result.load(tmp_path, "thing")
+    assert [check.name for check in verify_result(tmp_path) if check.problems] == ["result.json"]
+
+
+def test_verify_looks_at_arrays(tmp_path: Path) -> None:
+    result().save(tmp_path)
+    assert [check.problems for check in verify_result(tmp_path)] == [(), ()]
+    path = tmp_path / "arrays.h5"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert [bool(check.problems) for check in verify_result(tmp_path)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tables": []}, {"tables": {"units": 3}}, {"tables": {"units": [3]}}, {"config": None},
+        {"provenance": "x"}, {"notes": [1]}, {"analysis": ["thing"]}, {"scalars": [1]},
+    ],
+)  # fmt: skip
+def test_values_of_other_kinds_are_no_result(tmp_path: Path, change: dict[str, Any]) -> None:
+    content = json.loads(result().to_json()) | change
+    del content["sha256"]
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="not whole, or not featkit's"):
+        Result.load(tmp_path, "thing")
+
+
+def test_json_without_an_end_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match="not whole, or not featkit's"):
+        Result.load(tmp_path, "thing")
+    check_folder(tmp_path, "thing")

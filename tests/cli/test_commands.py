@@ -22,6 +22,7 @@ from featkit.backbones.resolve import load_backbone
 from featkit.store.reader import open_store
 from tests.cli.conftest import Run
 from tests.conftest import NET, run_featkit
+from tests.fuzzing.documents import make_dissections, make_run
 
 
 @pytest.fixture
@@ -330,3 +331,16 @@ def test_the_next_command_runs(photos: Path, run: Run, tmp_path: Path) -> None:
     following = shlex.split(out.strip().splitlines()[-1].removeprefix("next: featkit "))
     assert following[1] == f"{path}:cifar_resnet20/avgpool.avg"
     assert run(*following)[0] == 0
+
+
+def test_verify_takes_runs_and_results(tmp_path: Path, run: Run) -> None:
+    make_run(tmp_path)
+    make_dissections(tmp_path)
+    status, out, _ = run("verify", tmp_path / "run")
+    assert (status, out.split()) == (0, ["ok", "run.json", "ok", "weights/epoch-0003.safetensors"])
+    assert run("verify", tmp_path / "a")[:2] == (0, "ok       result.json\n")
+    path = tmp_path / "a" / "result.json"
+    path.write_text(path.read_text().replace("car", "cat"))
+    status, out, err = run("verify", tmp_path / "a")
+    assert (status, out.split()[:2]) == (1, ["WRONG", "result.json"])
+    assert err.startswith(f"featkit: {tmp_path / 'a'}: something is wrong with 1 file, as listed")

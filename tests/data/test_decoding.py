@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 
@@ -382,3 +383,15 @@ def test_every_byte_mode_becomes_rgb(mode):
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "I", "I;16", "I;16B", "I;16L"])
 def test_every_other_mode_becomes_rgb(mode):
     assert to_rgb(Image.new(mode, (2, 3))).mode == "RGB"
+
+
+def test_memory_is_a_few_bytes_a_pixel():
+    """A picture may have 179 million of them before Pillow calls it a bomb."""
+    side = 1500
+    data = encode(Image.fromarray(np.full((side, side), 40_000, np.uint16)), "PNG")
+    tracemalloc.start()
+    image = decode(data)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert image.getpixel((0, 0)) == (156, 156, 156)
+    assert most < 8 * side**2

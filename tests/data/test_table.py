@@ -144,3 +144,11 @@ def test_pickling(root):
     assert list(copy.ids) == ["b.png", "a.png"]
     assert copy.labels.tolist() == [[1, 1], [1, 0]]
     assert copy.digest(0) == source.digest(0)
+
+
+def test_a_header_that_steers_terminals_is_shown_as_text(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("\x1b[2Jpfad,\0label\n")
+    with pytest.raises(SourceError) as error:
+        open_source(str(path))
+    assert str(error.value).isprintable()

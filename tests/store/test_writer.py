@@ -14,10 +14,11 @@ import pytest
 
 from featkit.errors import StoreError
 from featkit.store.fingerprint import differences
+from featkit.store.plans import PartPlan, unfinished_tables
 from featkit.store.reader import open_store
 from featkit.store.samples import Samples, write_samples
 from featkit.store.verify import verify_store
-from featkit.store.writer import PartialTable, PartPlan, TableSpec, unfinished_tables, writing
+from featkit.store.writer import PartialTable, TableSpec, writing
 
 ROWS = 23
 PLAN = PartPlan(batch_size=4, part_rows=8, compiled=False)

@@ -69,7 +69,7 @@ def describe_model(table: FeatureTable) -> Model:
 
     Training runs of featkit say their method and epochs. What cannot be told is None.
     """
-    given = table.provenance["backbone"]
+    given = table.provenance.get("backbone")
     architecture = str(given.get("architecture", "")) if isinstance(given, dict) else ""
     report = table.checkpoint or {}
     epochs = report.get("epochs")

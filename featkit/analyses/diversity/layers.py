@@ -129,17 +129,17 @@ def reads_as_head(table: FeatureTable) -> bool:
     known = _known_ends(table)
     if not known:
         return table.tap in ENDS
-    poolings = known.get(table.provenance["tap"], ())
+    poolings = known.get(str(table.provenance.get("tap")), ())
     return table.pooling in poolings or bool(poolings and table.tap in ENDS)
 
 
 def _rank(table: FeatureTable) -> tuple[bool, int]:
-    exact = table.pooling in _known_ends(table).get(table.provenance["tap"], ())
+    exact = table.pooling in _known_ends(table).get(str(table.provenance.get("tap")), ())
     return not exact, ENDS.index(table.tap) if table.tap in ENDS else len(ENDS)
 
 
 def _known_ends(table: FeatureTable) -> dict[str, tuple[str, ...]]:
-    made_by = table.provenance["backbone"]
+    made_by = table.provenance.get("backbone")
     architecture = made_by.get("architecture") if isinstance(made_by, dict) else None
     return _ends_of(architecture) if isinstance(architecture, str) else {}
 

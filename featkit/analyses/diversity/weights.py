@@ -72,13 +72,13 @@ def _layer_weights(
     Raises:
         UsageError: The backbone is no longer the one of the table.
     """
-    if made_by != table.provenance["backbone"]:
+    if made_by != table.provenance.get("backbone"):
         raise UsageError(
             f"{table.spec}: its weights are not those that made {table.path}; leave weights out of "
             f"--over, or extract again"
         )
     modules = dict(backbone.module.named_modules())
-    tapped = str(table.provenance["tap"])
+    tapped = str(table.provenance.get("tap"))
     path = table.tap if table.tap in modules else tapped
     for name, module in modules.items():
         weight = getattr(module, "weight", None)

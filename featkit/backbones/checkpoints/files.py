@@ -9,7 +9,6 @@ that featkit supports have run code from hostile files under ``weights_only=True
 from __future__ import annotations
 
 import io
-import json
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -29,6 +28,7 @@ from featkit.backbones.checkpoints.tensors import (
     tensor_shape,
 )
 from featkit.backbones.checkpoints.unpickle import Reference, unpickle
+from featkit.documents import parse_json
 from featkit.errors import CheckpointError, one_line
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -150,8 +150,8 @@ def shard_names(index: Path) -> dict[str, str]:
     if index.stat().st_size > _LARGEST_INDEX:
         raise CheckpointError("too large for an index of safetensors files")
     try:
-        names = json.loads(index.read_text("utf-8"))["weight_map"].items()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = parse_json(index.read_bytes())["weight_map"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError("not an index of safetensors files (no weight_map)") from error
     for _, file in names:
         is_name = isinstance(file, str) and file.isprintable() and "\\" not in file

@@ -77,7 +77,7 @@ def load_checkpoint(
 
 def _load(path: Path, architecture: str | None, weights: str | None, sha256: str | None) -> Network:
     tensors = open_checkpoint(path)
-    digest = checkpoint_sha256(path)
+    digest = checkpoint_sha256(path, anew=sha256 is not None)
     if sha256 is not None and not digest.startswith(sha256.lower()):
         raise CheckpointError(f"damaged, or another file: its sha256 is {digest}, not {sha256}")
     with UnsetWeights():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from featkit.backbones.checkpoints.load import read_tensors
 from featkit.backbones.segmenters.network import NetworkConcepts
 from featkit.backbones.segmenters.upernet import DeepStemResNet50, UPerNet
 from featkit.data.concepts.base import CodeBook, Concept, Labels
+from featkit.documents import parse_json
 from featkit.errors import BackboneError, CheckpointError, one_line
 from featkit.spec import check_options, int_option, split_query
 
@@ -140,7 +140,7 @@ def open_upp(spec: str, device: str = "cpu") -> NetworkConcepts:
 def _read_vocabulary(spec: str, path: Path) -> Vocabulary:
     """Read ``{"object": […], "material": […], "scene": […], "object_part": {owner: […]}}``."""
     try:
-        content: Any = json.loads(path.read_text("utf-8"))
+        content: Any = parse_json(path.read_bytes())
         objects, materials = ([str(n) for n in content[key]] for key in ("object", "material"))
         number = {name: i for i, name in reversed(list(enumerate(objects)))}
         parts = {number[o]: [str(n) for n in p] for o, p in content["object_part"].items()}

@@ -52,7 +52,7 @@ def open_ade20k(name: str, folder: Path, files: Sequence[str]) -> MaskFiles:
 
 
 def _read(paths: Sequence[Path]) -> Codes:
-    colours = [read_colours(path) for path in paths]
+    colours = [read_colours(path)[:2].astype(np.uint16) for path in paths]
     return np.stack([c[0] // 10 * 256 + c[1] + i * _PARTS for i, c in enumerate(colours)])
 
 

@@ -17,6 +17,10 @@ from featkit.data.concepts.grid import Grid
 Labels: TypeAlias = NDArray[np.int32]
 
 
+MOST_CODE = 2**24
+"""The largest number that label maps may hold: three bytes a pixel."""
+
+
 @dataclass(frozen=True, order=True)
 class Concept:
     """Something that pixels can show.

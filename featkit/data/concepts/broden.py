@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from featkit.data.concepts.base import CodeBook, Concept, Labels
+from featkit.data.concepts.base import MOST_CODE, CodeBook, Concept, Labels
 from featkit.data.concepts.grid import Grid
 from featkit.data.concepts.masks import check_shape, read_colours
 from featkit.data.concepts.pairing import Pairing, manifest_digest
+from featkit.data.files import inside
 from featkit.errors import DecodeError, SourceError, one_line
 
 _SUFFIXES = {"color": "-c", "scene": "-s"}  # with which Broden keeps equal names apart
@@ -80,18 +82,18 @@ class Broden:
             if isinstance(data, int):
                 sampled = grid.sample(np.full_like(whole, data), image.size)
             else:
-                sampled = grid.sample(self._read(data, image), image.size)
+                sampled = grid.sample(self._read(data, image), image.size).astype(np.int32)
             layers.append(np.where(sampled > 0, sampled + category * self.stride, -1))
         return self.book.labels(np.stack(layers[1:] or layers))
 
-    def _read(self, file: str, image: Image.Image) -> Labels:
+    def _read(self, file: str, image: Image.Image) -> NDArray[np.uint16]:
         where = f"{self.name!r}: {file}"
         try:
             red, green, _ = read_colours(self.root / "images" / file)
         except DecodeError as error:
             raise SourceError(f"{where} cannot be read: {error}") from error
         check_shape(where, red, image)
-        codes: Labels = red + 256 * green
+        codes: NDArray[np.uint16] = red + 256 * green.astype(np.uint16)
         if codes.max() >= self.stride:
             raise SourceError(f"{where} holds the label {codes.max()}, not in label.csv")
         return codes
@@ -113,13 +115,15 @@ def open_broden(name: str, root: Path) -> Broden:
         stride = 1 + max(number for number, _, _ in labels)
         channels = {
             str(PurePosixPath(row["image"]).with_suffix("")): tuple(
-                (i, int(item) if item.isdecimal() else item)
+                (i, int(item) if item.isdecimal() else inside(f"{name!r}: index.csv", item))
                 for i, category in enumerate(categories)
                 for item in row[category].split(";")
                 if item
             )
             for row in _rows(root / "index.csv")
         }
+    except SourceError:
+        raise
     except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise SourceError(
             f"{name!r}: index.csv, label.csv or category.csv is not as in Broden "
@@ -127,11 +131,16 @@ def open_broden(name: str, root: Path) -> Broden:
         ) from error
     except OSError as error:
         raise SourceError(f"{name!r}: {error.filename} cannot be read: {error.strerror}") from error
+    whole = {each for layers in channels.values() for _, each in layers if isinstance(each, int)}
+    if too_large := sorted(each for each in whole if each >= stride):
+        raise SourceError(f"{name!r}: index.csv holds the label {too_large[0]}, not in label.csv")
     codes = [
         (categories.index(category) * stride + number, Concept(text, category))
         for number, text, category in labels
         if category in categories
     ]
+    if not codes or min(codes)[0] < 0 or max(codes)[0] > MOST_CODE:
+        raise SourceError(f"{name!r}: label.csv numbers no label of the categories from 0 on")
     return Broden(name, root.absolute(), Pairing(name, channels), CodeBook(codes), stride)
 
 

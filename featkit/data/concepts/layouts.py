@@ -6,10 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from featkit.data.concepts.ade20k import open_ade20k
-from featkit.data.concepts.base import CodeBook, Concept, ConceptSource
+from featkit.data.concepts.base import MOST_CODE, CodeBook, Concept, ConceptSource
 from featkit.data.concepts.broden import open_broden
 from featkit.data.concepts.masks import (
     CLASSES,
@@ -19,7 +17,7 @@ from featkit.data.concepts.masks import (
     short_names,
 )
 from featkit.data.concepts.pairing import Pairing, files_under
-from featkit.data.decoding import decode_errors
+from featkit.data.decoding import decode_errors, open_image
 from featkit.data.files import shown
 from featkit.errors import DecodeError, SourceError
 from featkit.registry import did_you_mean
@@ -119,14 +117,15 @@ def _above(folder: Path, names: Sequence[str]) -> Path | None:
 
 def _read_info(name: str, path: Path) -> CodeBook:
     """Read the 150 names of the scene parsing challenge from its table ``Idx … Name``."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        text = file.read()
-    rows = csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in text else ",")
     try:
-        table = [(int(row["Idx"]), row["Name"]) for row in rows]
-    except (KeyError, TypeError, ValueError):
+        text = path.read_text("utf-8-sig")
+        rows = csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in text else ",")
+        table = [(int(row["Idx"]), row["Name"].strip()) for row in rows]
+    except OSError as error:
+        raise SourceError(f"{name!r}: {path} cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
         table = []
-    if not table:
+    if not table or not all(0 <= code <= MOST_CODE for code, _ in table):
         raise SourceError(f"{name!r}: {path.name} is no table with the columns Idx and Name")
     names = short_names([text for _, text in table])
     codes = [code for code, _ in table]
@@ -136,7 +135,7 @@ def _read_info(name: str, path: Path) -> CodeBook:
 def _is_voc(name: str, folder: Path, file: str) -> bool:
     """Tell whether an image has the palette of Pascal VOC: its first colours and that of void."""
     try:
-        with decode_errors(), Image.open(folder / file) as image:
+        with decode_errors(), open_image(folder / file) as image:
             palette = image.getpalette() if image.mode == "P" else None
     except DecodeError as error:
         raise SourceError(f"{name!r}: {file} cannot be read: {error}") from error

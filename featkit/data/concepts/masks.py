@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featkit.data.concepts.base import CodeBook, Concept, Labels
+from featkit.data.concepts.base import MOST_CODE, CodeBook, Concept, Labels
 from featkit.data.concepts.grid import Grid
 from featkit.data.concepts.pairing import Pairing, manifest_digest
-from featkit.data.decoding import decode_errors
+from featkit.data.decoding import decode_errors, open_image
+from featkit.documents import parse_json
 from featkit.errors import DecodeError, SourceError, one_line
 
 Codes = NDArray[np.integer[Any]]
@@ -73,7 +74,9 @@ class MaskFiles:
         except DecodeError as error:
             raise SourceError(f"{where} cannot be read: {error}") from error
         check_shape(where, codes, image)
-        labels = self.book.labels(grid.sample(codes.astype(np.int32), image.size, outside=-1))
+        sampled = grid.sample(codes, image.size).astype(np.int32)
+        is_covered = grid.sample(np.broadcast_to(np.True_, codes.shape[-2:]), image.size)
+        labels = self.book.labels(np.where(is_covered, sampled, -1))
         if labels.min() < 0:
             raise SourceError(
                 f"{where} holds the number {_unknown(self.book, codes)}, which the layout "
@@ -101,27 +104,27 @@ def check_shape(where: str, codes: NDArray[Any], image: Image.Image) -> None:
 
 
 def read_index(path: Path) -> Codes:
-    """Read a greyscale or palette image as its stored numbers, (h, w).
+    """Read a greyscale or palette image as its stored numbers, (h, w) of their own type.
 
     Raises:
         DecodeError: It holds colours, or cannot be decoded.
     """
-    with decode_errors(), Image.open(path) as image:
+    with decode_errors(), open_image(path) as image:
         if image.mode not in {"1", "L", "P", "I", "I;16", "I;16B"}:
             raise DecodeError(f"its mode is {image.mode}, and label maps hold one number a pixel")
-        return np.array(image, dtype=np.int32)
+        return np.array(image, dtype=np.uint8 if image.mode == "1" else None)
 
 
 def read_colours(path: Path) -> Codes:
-    """Read an image of red, green and blue that code numbers, (3, h, w).
+    """Read an image of red, green and blue that code numbers, (3, h, w) uint8.
 
     Raises:
         DecodeError: It holds no colours, or cannot be decoded.
     """
-    with decode_errors(), Image.open(path) as image:
+    with decode_errors(), open_image(path) as image:
         if image.mode not in {"RGB", "RGBA"}:
             raise DecodeError(f"its mode is {image.mode}, and numbers are coded in RGB here")
-        return np.moveaxis(np.asarray(image)[..., :3].astype(np.int32), -1, 0)
+        return np.moveaxis(np.asarray(image)[..., :3], -1, 0)
 
 
 def read_one(paths: Sequence[Path]) -> Codes:
@@ -140,7 +143,7 @@ def read_classes(name: str, path: Path) -> CodeBook:
         SourceError: It cannot be read, or is something else.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_bytes())
     except OSError as error:
         raise SourceError(f"{name!r}: {path.name} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -163,7 +166,7 @@ def short_names(synonyms: Sequence[str]) -> list[str]:
 
 
 def _read_class(name: str, file: str, code: str, meaning: Any) -> tuple[int, Concept]:
-    if not code.isdecimal() or int(code) > 2**24:
+    if not code.isdecimal() or len(code) > 8 or int(code) > MOST_CODE:
         raise SourceError(f"{name!r}: {file}: {code!r} is no number that a pixel can hold")
     fields = meaning if isinstance(meaning, Mapping) else {}
     texts = [fields.get(key) for key in ("name", "category")]

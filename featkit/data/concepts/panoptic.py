@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featkit.data.concepts.base import CodeBook, Concept, Labels
+from featkit.data.concepts.base import MOST_CODE, CodeBook, Concept, Labels
 from featkit.data.concepts.grid import Grid
 from featkit.data.concepts.masks import check_shape, read_colours
 from featkit.data.concepts.pairing import Pairing, manifest_digest
+from featkit.data.files import inside
+from featkit.documents import parse_json
 from featkit.errors import DecodeError, SourceError, one_line
 
 
@@ -86,8 +87,8 @@ class Panoptic:
         except DecodeError as error:
             raise SourceError(f"{where} cannot be read: {error}") from error
         check_shape(where, colours, image)
-        red, green, blue = grid.sample(colours, image.size)
-        segments: Labels = (red + 256 * green + 65536 * blue).astype(np.int32)
+        red, green, blue = grid.sample(colours, image.size).astype(np.int32)
+        segments: Labels = red + 256 * green + 65536 * blue
         return self.book.labels(self._categories(where, segments, entry.categories))[None]
 
     def _categories(
@@ -115,18 +116,20 @@ def open_panoptic(name: str, path: Path, folder: Path | None = None) -> Panoptic
     if not folder.is_dir():
         raise SourceError(f"{name!r}: there is no folder {folder} of PNG files; give ?masks=DIR")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_bytes())
         names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
         images = {
             str(PurePosixPath(each["file_name"]).with_suffix("")): Segmented(
-                str(each["file_name"]),
+                inside(f"{name!r}: {path.name}", str(each["file_name"])),
                 {int(s["id"]): int(s["category_id"]) for s in each["segments_info"]},
             )
             for each in content["annotations"]
         }
     except OSError as error:
         raise SourceError(f"{name!r}: {path} cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except SourceError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(
             f"{name!r}: {path.name} is no panoptic annotation with categories and segments_info "
             f"({type(error).__name__}: {one_line(error)})"
@@ -134,7 +137,9 @@ def open_panoptic(name: str, path: Path, folder: Path | None = None) -> Panoptic
     used = {code for each in images.values() for code in each.categories.values()}
     if unnamed := sorted(used - names.keys()):
         raise SourceError(f"{name!r}: {path.name} names no category {unnamed[0]}")
-    if not names or min(names) < 0:
-        raise SourceError(f"{name!r}: {path.name} has no categories, or negative numbers of them")
+    if not names or min(names) < 0 or max(names) > MOST_CODE:
+        raise SourceError(
+            f"{name!r}: {path.name} has no categories, or numbers of them outside 0..{MOST_CODE}"
+        )
     book = CodeBook([(code, Concept(text, "object")) for code, text in names.items()])
     return Panoptic(name, folder.absolute(), Pairing(name, images), book)

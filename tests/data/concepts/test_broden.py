@@ -107,3 +107,23 @@ def test_damaged_maps(broden, named):
         named(opened(broden), "ADE_1.jpg", 4, 2)
     with pytest.raises(SourceError, match=r"no labels for 1 of 1 images \(ADE_2.jpg\)"):
         opened(broden).check(["ADE_2.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("index", "ade20k/ADE_1_color.png", "../../far.png", "not inside its folder"),
+        ("index", "ade20k/ADE_1_color.png", "/etc/passwd", "not inside its folder"),
+        ("index", "ade20k/ADE_1_color.png", "a\0.png", "not inside its folder"),
+        ("index", "ade20k/ADE_1_color.png", "999999999999", "the label 999999999999, not in label"),
+        ("label", "700,car", "70000000000,car", "numbers no label"),
+        ("category", CATEGORIES.partition("\n")[2], "", "numbers no label"),
+    ],
+)
+def test_tables_that_lead_elsewhere(broden, file, old, new, message):
+    path = broden / f"{file}.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(SourceError, match=message):
+        opened(broden)

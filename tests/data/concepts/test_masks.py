@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 from scipy.io import savemat
 
 from featkit.data.concepts.base import CodeBook, Concept, ConceptSource
 from featkit.data.concepts.layouts import open_masks
+from featkit.data.concepts.masks import read_colours, read_index
 from featkit.data.concepts.sources import LABELLED
-from featkit.errors import SourceError, UsageError
+from featkit.errors import DecodeError, SourceError, UsageError
 
 CAR = {"8": {"name": "car", "category": "object"}, "300": {"name": "fur", "category": "material"}}
 
@@ -270,3 +271,40 @@ def test_open_masks_takes_options_for_nothing(told):
     assert open_masks("x", told).name == "x"
     with pytest.raises(UsageError, match="no folder"):
         masks(f"{told}?layout=voc")
+
+
+def test_no_program_is_asked_to_read_a_label_map(told, tmp_path, monkeypatch):
+    """Pillow gives PostScript to Ghostscript, whatever a file is called."""
+    program, proof = tmp_path / "bin" / "gs", tmp_path / "proof"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {proof}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    file = next(told.glob("*.png"))
+    Image.new("RGB", (4, 1)).save(file, "EPS")
+    with Image.open(file) as image, pytest.raises(OSError, match="cannot identify"):
+        image.load()
+    assert proof.exists()
+    proof.unlink()
+    with pytest.raises(DecodeError, match="not an image"):
+        read_index(file)
+    with pytest.raises(DecodeError, match="not an image"):
+        read_colours(file)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, json.dumps({"9" * 5000: {}}), '{"\\ud800": 1}'])
+def test_classes_that_no_file_should_have(told, text):
+    (told / "classes.json").write_text(text)
+    with pytest.raises(SourceError, match="classes.json"):
+        masks(told)
+
+
+@pytest.mark.parametrize("table", [b"\xc9dx,Name\n", b"Idx,Ratio,Name\n1\n", b"Idx,Name\n-1,a\n",
+                                   b"Idx,Name\n99999999999,a\n"])  # fmt: skip
+def test_a_damaged_table_of_the_challenge(tmp_path, table):
+    put(tmp_path / "a.png", [[1, 2]])
+    (tmp_path / "objectInfo150.txt").write_bytes(table)
+    with pytest.raises(SourceError, match="no table with the columns Idx and Name"):
+        masks(tmp_path)

@@ -115,3 +115,27 @@ def test_files_that_are_missing_or_disagree(coco, named):
         opened(coco, "?mask=x")
     with pytest.raises(SourceError, match="needs a file, panoptic:JSON"):
         LABELLED["panoptic"]("panoptic:")
+
+
+@pytest.mark.parametrize("name", ["../far.png", "/etc/passwd", "a/../../far.png", "a\0.png", ""])
+def test_files_stay_in_their_folder(coco, name):
+    content = json.loads(coco.read_text())
+    content["annotations"].append({**content["annotations"][0], "file_name": name})
+    coco.write_text(json.dumps(content))
+    with pytest.raises(SourceError, match="not inside its folder|no panoptic annotation"):
+        opened(coco)
+
+
+@pytest.mark.parametrize("number", [10**18, 2**25, -1])
+def test_numbers_of_categories_take_no_memory(coco, number):
+    content = json.loads(coco.read_text())
+    content["categories"].append({"id": number, "name": "x"})
+    coco.write_text(json.dumps(content))
+    with pytest.raises(SourceError, match="outside 0"):
+        opened(coco)
+
+
+def test_json_without_an_end(coco):
+    coco.write_text('{"a":' * 100_000)
+    with pytest.raises(SourceError, match="nested too deeply"):
+        opened(coco)

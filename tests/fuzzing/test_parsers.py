@@ -1,0 +1,81 @@
+"""Some of the inputs of ``benchmarks/fuzz.py``: no parser breaks, and most come past its start."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.fuzzing.flips import SUBJECTS, cases
+from tests.fuzzing.server import Server, is_finding
+from tests.fuzzing.target import Case, Target
+from tests.fuzzing.targets import TARGETS
+from tests.fuzzing.traps import SEEN
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server forks")
+
+INPUTS = 60
+FLIPS = 12
+SUBJECT = {subject.name: subject for subject in SUBJECTS}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server([*TARGETS, "read store", "read run"])
+    yield server
+    server.close()
+
+
+def check(server: Server, target: Target) -> Counter[str]:
+    """Read some inputs; what the smallest does that is wrong fails the test."""
+    outcomes: Counter[str] = Counter()
+
+    @settings(
+        max_examples=INPUTS,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(target.cases(server.folder(target.name)))
+    def read(case: Case) -> None:
+        report = server.read(target.name, case, starts=True)
+        outcomes[report["outcome"]] += 1
+        outcomes["starts"] += bool(report.get("starts"))
+        found = is_finding(report, target.megabytes)
+        assert not found, f"{target.name}: {found}: {report.get('message')}"
+
+    read()
+    return outcomes
+
+
+def test_no_parser_breaks(server: Server) -> None:
+    """One test, so that one process of a run in parallel starts the server."""
+    for target in TARGETS.values():
+        outcomes = check(server, target)
+        assert outcomes["starts"] >= INPUTS // 4, (target.name, outcomes)
+        assert outcomes["accepted"] + outcomes["refused"] >= INPUTS - 10, (target.name, outcomes)
+
+
+@pytest.mark.parametrize("name", ["store: samples.h5", "run: run.json", "run: weights"])
+def test_a_lost_bit_is_said_or_changes_nothing(server: Server, name: str) -> None:
+    subject = SUBJECT[name]
+    folder = server.folder(subject.reader.name)
+    file = subject.file(folder)
+    whole = (folder / file).read_bytes()
+    sound = server.read(subject.reader.name, Case({file: whole}, subject.words))
+    assert sound["outcome"] == "accepted"
+    for case in cases(whole, file, subject, FLIPS, 0):
+        report = server.read(subject.reader.name, case)
+        assert report["outcome"] in ("accepted", "refused")
+        assert report["outcome"] == "refused" or report["answer"] == sound["answer"]
+
+
+@pytest.mark.parametrize("trap", SEEN)
+def test_the_watch_sees_what_it_is_there_for(server: Server, trap: str) -> None:
+    report = server.read("traps", Case(words=(trap,)))
+    assert is_finding(report, 500).startswith(SEEN[trap])
+    assert not is_finding(server.read("traps", Case()), 500)
