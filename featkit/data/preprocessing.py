@@ -23,6 +23,10 @@ _FILTERS = {each.name.lower(): each for each in Image.Resampling}
 _LARGEST = 100_000_000  # pixels of a resized image (300 MB) before it is resized only in part
 
 
+_LARGEST_NUMBER = 1e30
+"""Of means and deviations: what float32 holds, with room."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize, centre crop and normalisation as a network was trained with.
@@ -239,7 +243,7 @@ class Preprocessing:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)
+    return isinstance(value, Real) and abs(value) < _LARGEST_NUMBER
 
 
 def _offset(have: int, want: int) -> int:

@@ -495,6 +495,10 @@ def test_other_thresholds_show_in_the_detectors(folders: list[Path], tmp_path: P
         lambda c: c["provenance"].pop("backbone"),
         lambda c: c["provenance"].update(backbone="ant"),
         lambda c: c["tables"].update(bootstrap=[{"unit": 0, "detector": False}]),
+        lambda c: c["tables"]["units"][-1].update(iou=[0.5]),
+        lambda c: c["tables"].update(
+            bootstrap=[{"draw": 0, "units": 10**400, "concept": "car", "category": "object"}]
+        ),
     ],
 )
 def test_results_that_are_not_whole(folders: list[Path], damage: Any) -> None:

@@ -133,9 +133,11 @@ def _check_whole(place: str, result: Result) -> None:
         whole = bool(rows) and all(isinstance(text, str) for text in texts)
         for row in rows:
             whole = whole and isinstance(row["detector"], bool | np.bool_)
+            whole = whole and isinstance(row.get("iou"), int | float | None)
         draws = result.tables.get("bootstrap", [])
         for row in draws:
             whole = whole and all(isinstance(row[n], int | np.integer) for n in ("draw", "units"))
+            whole = whole and 0 <= row["units"] <= len(rows)
         for row in [*(row for row in rows if row["detector"]), *draws]:
             whole = whole and all(isinstance(row[n], str) for n in ("concept", "category"))
     except (KeyError, TypeError):
