@@ -315,22 +315,18 @@ def claim(name: str, found: dict[str, Any], million: Million) -> dict[str, Any]:
 
 def _short(name: str, answer: dict[str, Any]) -> str:
     """Return what a step answered, in a few words."""
-    match name:
-        case "write" | "verify":
-            return f"two tables, {answer['bytes_per_second'] / 1e6:.0f} MB/s"
-        case "knn":
-            return f"exact, k = 20, top-1 {answer['top1']:.2%}, {answer['gflops']:.0f} GFLOP/s"
-        case "approximate knn":
-            return f"ivf, its index made, recall {answer['recall']:.1%}, top-1 {answer['top1']:.2%}"
-        case "energy":
-            return f"exact on {answer['rows']:,}, mean {answer['mean_energy']:.6f}"
-        case "sampled energy":
-            return f"{answer['pairs']:,} pairs, mean {answer['mean']:.6f} ± {answer['error']:.1e}"
-        case "probe":
-            return f"45 penalties, λ = {answer['lambda']:.2g}, top-1 {answer['top1']:.2%}"
-        case _:
-            cosines = ", ".join(f"{row['final']:.3f}" for row in answer["recovery"])
-            return f"{answer['epochs']} epochs only, bf16, cosines {cosines}"
+    told = {
+        "write": "two tables, {bytes_per_second:.3g} bytes/s",
+        "verify": "two tables, {bytes_per_second:.3g} bytes/s",
+        "knn": "exact, k = 20, top-1 {top1:.2%}, {gflops:.0f} GFLOP/s",
+        "approximate knn": "ivf, its index made, recall {recall:.1%}, top-1 {top1:.2%}",
+        "energy": "exact on {rows:,}, mean {mean_energy:.6f}",
+        "sampled energy": "{pairs:,} pairs, mean {mean:.6f} ± {error:.1e}",
+        "probe": "45 penalties, λ = {lambda:.2g}, top-1 {top1:.2%}",
+        "ensemble": "{epochs} epochs only, bf16, cosines {cosines}",
+    }
+    cosines = ", ".join(f"{row['final']:.3f}" for row in answer.get("recovery", ()))
+    return told[name].format(**answer, cosines=cosines)
 
 
 def main() -> None:

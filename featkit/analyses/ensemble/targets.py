@@ -148,7 +148,7 @@ def _matrix(x: Any, j: int) -> RowSource:
         array = (
             x.numpy() if hasattr(x, "numpy") else x if isinstance(x, RowSource) else np.asarray(x)
         )
-    if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
+    if len(array.shape) != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise UsageError(
             f"the features of model {j} are {array.dtype} {array.shape}: give real numbers (n, d)"
         )
