@@ -375,7 +375,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, metavar="WORK", required=True, help="what is kept")
     parser.add_argument("--steps", default="", help="beginnings of their names, with commas; all")
-    parser.add_argument("--quick", action="store_true", help="few moments each; nothing is saved")
+    parser.add_argument("--quick", action="store_true", help="few moments each")
     parser.add_argument("--beside", type=int, default=2, help="processes that sweep")
     given = parser.parse_args()
     started = time.monotonic()
@@ -392,7 +392,7 @@ def main() -> None:
     rows = [row for found in told for row in found["rows"]]
     seconds = sum(found["seconds"] for found in told)
     print(f"{seconds:.0f} s of steps, {time.monotonic() - started:.0f} s now", file=sys.stderr)
-    if given.quick or given.steps:
+    if given.steps:
         return
     counts = Counter(row["met"] for row in rows)
     claim = {
@@ -402,7 +402,7 @@ def main() -> None:
         "met": not counts[False],
         "sized": f"{sum(row['count'] for row in rows):,} faults in {seconds / 60:.0f} minutes",
     }
-    command_line = "python -m benchmarks.reliability --work WORK"
+    command_line = harness.command_line(parser, given)
     notes = [note for found in told for note in found["notes"]]
     harness.save("reliability", command_line, [claim], rows=rows, notes=notes)
 

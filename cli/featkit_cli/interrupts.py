@@ -69,6 +69,11 @@ def lasting_interrupts() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        sys.unraisablehook = before
+        # what a stop takes away half made has nothing to say
+        sys.unraisablehook = before if stop.number is None else _say_nothing
         for number, handler in handlers.items():  # one that has stopped need not be told again
             signal.signal(number, handler if stop.number is None else signal.SIG_IGN)
+
+
+def _say_nothing(_: object) -> None:
+    """Be told of an error in a destructor."""

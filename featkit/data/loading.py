@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ def _hush(_worker: int) -> None:
     Ctrl-C reaches both. Where it stops the main process while that takes over an image, a thread
     of the decoding process finds its connection closed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be made deaf
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -182,15 +183,24 @@ def load_batches(
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Let processes that begin here never hear Ctrl-C; this one hears it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Let a stop wait until processes have begun, which never hear of it.
+
+    A loader that is stopped half made complains when it is taken away, and a process that has its
+    parent's handlers still would die with words of its own.
+    """
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: heard.append(n)) for number in numbers}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in heard[:1]:
+        signal.raise_signal(number)
 
 
 @contextmanager

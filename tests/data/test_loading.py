@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from featkit import open_source
+from featkit.data import loading
 from featkit.data.loading import load_batches
 from featkit.data.preprocessing import Preprocessing
 from featkit.errors import FeatkitError, SourceError
@@ -68,20 +69,34 @@ def test_an_error_of_a_look_keeps_its_words(images: Path, workers: int) -> None:
         batches(images, workers, Brightness(refused=3))
 
 
-def deaf(_row: int, _image: Image.Image) -> tuple[bool, int]:
-    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.getpid()
+def process(_row: int, _image: Image.Image) -> int:
+    return os.getpid()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_a_death_is_told_where_batches_are_used_and_ctrl_c_is_for_the_main_process(
-    images: Path,
-) -> None:
+def test_a_death_is_told_where_batches_are_used(images: Path) -> None:
     source, cpu = open_source(images), torch.device("cpu")
     ranges = [range(1), *(range(3, 5),) * 100]
-    loaded = load_batches(source, [RECIPE], ranges, 1, cpu, deaf)
-    (is_deaf, process), *_ = next(loaded).looked
-    assert is_deaf
-    assert not deaf(0, Image.new("RGB", (1, 1)))[0]
-    os.kill(process, signal.SIGKILL)
+    loaded = load_batches(source, [RECIPE], ranges, 1, cpu, process)
+    os.kill(next(loaded).looked[0], signal.SIGKILL)
     with pytest.raises(FeatkitError, match=r"a decoding process was killed \(out of memory\?\)"):
         time.sleep(30)  # as a network computes; the death is heard of at once
+
+
+def test_a_stop_waits_until_processes_have_begun() -> None:
+    """A loader that is half made would complain on stderr."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    reached = []
+
+    def pressed() -> None:
+        with loading._deaf():
+            signal.raise_signal(signal.SIGINT)
+            reached.append(True)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pressed()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reached

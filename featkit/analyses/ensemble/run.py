@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -167,8 +168,11 @@ def _fit(
 
 
 def _discard_state(folder: Path) -> None:
-    (folder / _STATE / STATE_FILE).unlink(missing_ok=True)
-    shutil.rmtree(folder / _STATE, ignore_errors=True)  # with what kills have left beside it
+    """Delete the state, last, and what kills have left beside it; files of others stay."""
+    for left in sorted((folder / _STATE).glob(f"{STATE_FILE}*"), reverse=True):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    with contextlib.suppress(OSError):
+        (folder / _STATE).rmdir()
 
 
 def _labels(bank: Side, queries: Side | None) -> Split | None:
