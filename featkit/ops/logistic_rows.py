@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,7 +35,8 @@ def held_floats(max_memory: float | None) -> int:
     if max_memory is None:
         return HELD_FLOATS
     given: Any = max_memory
-    if not isinstance(given, Real) or isinstance(given, bool) or not 0 < float(given) < np.inf:
+    is_number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
+    if not is_number or not 0 < given < np.inf:
         raise UsageError(f"max_memory is {max_memory!r}: give GB, a number above 0")
     return int(max_memory * 1e9 / (4 * ARRAYS))
 
