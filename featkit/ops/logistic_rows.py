@@ -34,8 +34,9 @@ def held_floats(max_memory: float | None) -> int:
     """
     if max_memory is None:
         return HELD_FLOATS
-    is_number = isinstance(max_memory, int | float | np.number)
-    if not is_number or isinstance(max_memory, bool) or not 0 < float(max_memory) < np.inf:
+    given: Any = max_memory
+    is_number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
+    if not is_number or not 0 < given < np.inf:
         raise UsageError(f"max_memory is {max_memory!r}: give GB, a number above 0")
     return int(max_memory * 1e9 / (4 * ARRAYS))
 
