@@ -199,8 +199,8 @@ def _deaf() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number in heard[:1]:
-        signal.raise_signal(number)
+    for missed in heard[:1]:
+        signal.raise_signal(missed)
 
 
 @contextmanager
