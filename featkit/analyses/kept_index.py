@@ -69,7 +69,7 @@ def open_index(bank: StoredRows, index: ApproximateNeighbors) -> list[str]:
         pass
     except UsageError:
         raise
-    except (StoreError, ValueError, KeyError) as error:
+    except (StoreError, ValueError, LookupError, TypeError) as error:
         notes.append(f"an index is made anew: {one_line(error)}")
     else:
         return notes

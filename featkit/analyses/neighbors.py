@@ -29,7 +29,7 @@ from featkit.analyses.sides import (
 from featkit.errors import UsageError
 from featkit.ops.approximate import ApproximateNeighbors, Kind
 from featkit.ops.combine import Combination
-from featkit.ops.neighbors import neighbor_blocks, resolve_device
+from featkit.ops.neighbors import check_search, neighbor_blocks, resolve_device
 from featkit.ops.recall import Recall
 from featkit.ops.votes import dino_vote, majority_vote
 from featkit.store.reader import FeatureTable
@@ -205,6 +205,7 @@ class KNN:
         notes: list[str] = []
         told = None
         if config.approximate:
+            check_search(queries, bank, k, own)  # before an index is made
             index = ApproximateNeighbors(k, config.approximate, config.recall, config.device)
             notes = open_index(features.bank, index)
             found = index.blocks(queries, k, own=own)

@@ -154,14 +154,15 @@ class InvertedFile:
             UsageError: As there.
 
         Cost: 2·q·d·(l + n·probes / l) operations, if lists are alike; each row of the bank that is
-        looked at is read once for 2²⁷ / d queries. Memory: a GiB and 20 bytes for each of the rows.
+        looked at is read once for 2²⁷ / d queries, or 2²² / probes. Memory: some 1.5 GiB, and 20
+        bytes for each of the rows.
         """
         asked, held = as_rows(queries, "queries"), as_rows(bank, "bank")
         kept = check_search(asked, held, k, own)
         probes = min(probes, len(self.centroids))
         where = resolve_device(device)
         q, d = asked.shape
-        most = max(1, min(CHUNK_FLOATS // d, FOUND // max(kept, probes)))
+        most = max(1, min(CHUNK_FLOATS // d, FOUND // max(kept, 4 * probes)))
         for start in range(0, q, most):
             part = slice(start, min(start + most, q))
             units = unit(queries, asked, part, "queries")

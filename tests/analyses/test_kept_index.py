@@ -205,6 +205,12 @@ def test_two_processes_at_once(sides: dict[str, Path]) -> None:
     assert not any(check.problems for check in verify_store(sides["train"]))
 
 
+def test_a_k_that_is_too_large_is_refused_before_an_index_is_made(sides: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="k is 1499 and there are 1498 rows to choose from"):
+        run({"train": sides["train"], "test": sides["train"]}, k=(1499,))
+    assert index_files(sides["train"]) == []
+
+
 def test_options_that_mean_nothing() -> None:
     with pytest.raises(UsageError, match="approximate 'lsh': use ivf or hnsw"):
         KNNConfig(approximate="lsh")  # type: ignore[arg-type]
