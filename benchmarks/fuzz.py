@@ -1,6 +1,6 @@
 """How every parser takes inputs that were valid, and how files take a disk that loses a bit.
 
-    python -m benchmarks.fuzz [--inputs 1000] [--flips 300] [--seed 0] [--only NAME]
+    python -m benchmarks.fuzz [--inputs 1000] [--flips 300] [--seed 0] [--processes 2] [--only NAME]
 
 Inputs are made by hypothesis from valid ones (tests/fuzzing) and read in child processes, with an
 audit hook, a limit of memory and a limit of time. Lines are those in the bodies of the functions of
@@ -10,13 +10,17 @@ the modules that a parser is made of.
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib.metadata
 import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+import h5py
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -24,12 +28,13 @@ from benchmarks.harness import command_line, save
 from tests.fuzzing.flips import READERS, SUBJECTS, Subject, cases
 from tests.fuzzing.lines import share
 from tests.fuzzing.server import SLOW, Server, is_finding
-from tests.fuzzing.target import Target
+from tests.fuzzing.target import Case
 from tests.fuzzing.targets import TARGETS
 
 
-def fuzz(server: Server, target: Target, inputs: int, seed: int) -> dict[str, Any]:
+def fuzz(server: Server, name: str, inputs: int, seed: int) -> dict[str, Any]:
     """Give a parser its inputs, and return what became of them."""
+    target = TARGETS[name]
     outcomes: Counter[str] = Counter()
     findings: dict[str, Any] = {}
     seconds, megabytes, lines = [0.0], [0.0], set[tuple[str, int]]()
@@ -79,8 +84,9 @@ def fuzz(server: Server, target: Target, inputs: int, seed: int) -> dict[str, An
     return row
 
 
-def flip(server: Server, subject: Subject, each: int, seed: int) -> dict[str, Any]:
+def flip(server: Server, name: str, each: int, seed: int) -> dict[str, Any]:
     """Damage a file in many ways, and return what reading and verifying it say."""
+    subject = next(subject for subject in SUBJECTS if subject.name == name)
     folder = server.folder(subject.reader.name)
     file = subject.file(folder)
     whole = (folder / file).read_bytes()
@@ -123,10 +129,22 @@ def flip(server: Server, subject: Subject, each: int, seed: int) -> dict[str, An
     return row
 
 
-def _whole(subject: Subject, file: str, data: bytes) -> Any:
-    from tests.fuzzing.target import Case
-
+def _whole(subject: Subject, file: str, data: bytes) -> Case:
     return Case({file: data}, subject.words)
+
+
+_servers: list[Server] = []
+
+
+def _start() -> None:
+    """Start the server of one of the processes, which ends with it."""
+    _servers.append(Server([*TARGETS, *READERS], lines=True))
+    atexit.register(_servers[0].close)
+
+
+def _do(job: tuple[Callable[..., dict[str, Any]], str, int, int]) -> dict[str, Any]:
+    what, *rest = job
+    return what(_servers[0], *rest)
 
 
 def _claims(parsers: list[dict[str, Any]], flips: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -165,18 +183,18 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1000, help="of each parser")
     parser.add_argument("--flips", type=int, default=300, help="of single bits in each file")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2, help="that read at once")
     parser.add_argument("--only", help="part of the names of parsers and files; nothing is saved")
     arguments = parser.parse_args()
     only = arguments.only or ""
     targets = [target for target in TARGETS.values() if only in target.name]
     subjects = [subject for subject in SUBJECTS if only in subject.name]
     begun = time.monotonic()
-    server = Server([target.name for target in targets], lines=True)
-    parsers = [fuzz(server, target, arguments.inputs, arguments.seed) for target in targets]
-    server.close()
-    server = Server(list(READERS) if subjects else [])
-    flips = [flip(server, subject, arguments.flips, arguments.seed) for subject in subjects]
-    server.close()
+    jobs = [(fuzz, target.name, arguments.inputs, arguments.seed) for target in targets]
+    jobs += [(flip, subject.name, arguments.flips, arguments.seed) for subject in subjects]
+    with ProcessPoolExecutor(arguments.processes, initializer=_start) as pool:
+        rows = list(pool.map(_do, jobs))
+    parsers, flips = rows[: len(targets)], rows[len(targets) :]
     claims = _claims(parsers, flips)
     if only:
         print(json.dumps(claims, indent=1))
@@ -186,8 +204,8 @@ def main() -> None:
         "fuzz",
         command_line(parser, arguments),
         claims,
-        rows=parsers + flips,
-        hdf5=__import__("h5py").version.hdf5_version,
+        rows=rows,
+        hdf5=h5py.version.hdf5_version,
         libraries={name: importlib.metadata.version(name) for name in libraries},
         seed=arguments.seed,
         minutes=(time.monotonic() - begun) / 60,

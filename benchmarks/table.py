@@ -239,6 +239,34 @@ def study(name: str) -> str:
     return "\n".join(lines)
 
 
+def fuzzed() -> str:
+    """Return what became of changed inputs and of damaged files, a table each."""
+    result = json.loads((RESULTS / "fuzz.json").read_text())
+    lines = [
+        "| parser | inputs | past the first check | accepted, refused | findings | lines | most |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    flips = [
+        "| file | copies | refused | same answer | other answer | crashes | verify finds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        if "lines" in row:
+            cells = [row["what"], f"{row['count']:,}", f"{row['past_first_check']:.0%}"]
+            cells += [f"{row['accepted']:,}, {row['refused']:,}", str(row["findings"])]
+            cells += [f"{row['lines']} of {row['of_lines']}"]
+            cells += [f"{row['slowest_seconds']:.1f} s, {row['most_megabytes']:.0f} MB"]
+            lines.append(f"| {' | '.join(cells)} |")
+        else:
+            verified = "—" if row["verified"] is None else f"{row['verified']} of {row['count']}"
+            cells = [row[name] for name in ("what", "count", "refused", "harmless", "silent")]
+            flips.append(f"| {' | '.join(map(str, [*cells, row['crashes'], verified]))} |")
+    made = f"Made by `{result['command']}`, in {result['minutes']:.0f} minutes; " + ", ".join(
+        f"{name} {version}" for name, version in result["libraries"].items()
+    )
+    return "\n".join([*lines, "", *flips, "", f"{made}, HDF5 {result['hdf5']}.", ""])
+
+
 def fill(file: Path, name: str, text: str) -> None:
     """Put a text between the two marks of its name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
@@ -252,6 +280,7 @@ if __name__ == "__main__":
     fill(RESULTS.parent / "README.md", "table", rows())
     fill(RESULTS.parent / "README.md", "studies", studies())
     fill(RESULTS.parents[1] / "ARCHITECTURE.md", "plan", page(measured()))
+    fill(RESULTS.parent / "README.md", "fuzz", fuzzed())
     fill(RESULTS.parents[1] / "README.md", "cifar10", accuracies())
     fill(RESULTS.parents[1] / "README.md", "ensembles", ensembles())
     if (RESULTS / "diversity.json").exists():

@@ -192,7 +192,7 @@ def _deaf() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda n, _: heard.append(n)) for number in numbers}
     try:
         yield

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -243,7 +243,7 @@ class Preprocessing:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and abs(value) < _LARGEST_NUMBER
+    return isinstance(value, int | float) and abs(value) < _LARGEST_NUMBER
 
 
 def _offset(have: int, want: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,29 +243,25 @@ class PartialTable:
             return False
         try:
             check_seal(path, PART_FORMAT)
-            with self._open(part):
-                pass
+            with self._open(part) as file:
+                self._check(file, part)
         except StoreError:
             path.unlink()
             return False
         return True
 
-    @contextmanager
-    def _open(self, part: int) -> Iterator[tuple[h5py.File, NDArray[np.bool_], dict[int, str]]]:
-        """Open a part that holds the rows it should; with what is valid, and what is not and why.
+    def _open(self, part: int) -> AbstractContextManager[h5py.File]:
+        return reading(self._file(part), PART_FORMAT, "run the same command again")
 
-        Raises:
-            StoreError: It holds something else.
-        """
-        path, rows = self._file(part), self.rows_of(part)
-        with reading(path, PART_FORMAT, "run the same command again") as file:
-            features = find_features(file)
-            if features.shape != (len(rows), *self.spec.row_shape):
-                raise ValueError(f"features is {features.shape}")
-            if features.dtype != self.spec.dtype or read_text(file, "key") != self.spec.key:
-                raise ValueError("it is of another table")
-            valid = read_array(file, "valid", (len(rows),), "?")
-            yield file, valid, read_failures(path, file, rows)
+    def _check(self, file: h5py.File, part: int) -> None:
+        """Refuse, as damaged, a part that holds other rows than it should."""
+        rows, features = self.rows_of(part), find_features(file)
+        if features.shape != (len(rows), *self.spec.row_shape):
+            raise ValueError(f"features is {features.shape}")
+        if features.dtype != self.spec.dtype or read_text(file, "key") != self.spec.key:
+            raise ValueError("it is of another table")
+        read_array(file, "valid", (len(rows),), "?")
+        read_failures(self._file(part), file, rows)
 
     def _write_structure(self, path: Path) -> int:
         """Write all but the rows; return where in the file these go."""
@@ -274,9 +270,9 @@ class PartialTable:
         failures: dict[int, str] = {}
         for part in range(self.count):
             rows = self.rows_of(part)
-            with self._open(part) as (_, is_valid, reasons):
-                valid[rows.start : rows.stop] = is_valid
-                failures |= reasons
+            with self._open(part) as file:
+                valid[rows.start : rows.stop] = read_array(file, "valid", (len(rows),), "?")
+                failures |= read_failures(self._file(part), file, rows)
         with h5py.File(path, "w", libver=LIBVER, userblock_size=USERBLOCK) as file:
             write_header(
                 file,
@@ -310,7 +306,7 @@ class PartialTable:
         with path.open("r+b") as out:
             out.seek(offset)
             for part in range(self.count):
-                with self._open(part) as (file, _, _):
+                with self._open(part) as file:
                     rows = file["features"][...]
                 out.write(rows.tobytes())
             out.flush()

@@ -67,7 +67,8 @@ def test_weights_that_are_gone_are_said(run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("mean", [0.5, None, 0.5]), ("mean", "abc"), ("std", [1, 1, "1"]), ("std", [1, 1, 10**400]), ("size", [32, 32.5]),
+        ("mean", [0.5, None, 0.5]), ("mean", "abc"), ("std", [1, 1, "1"]),
+        ("std", [1, 1, 10**400]), ("size", [32, 32.5]),
         ("size", 32), ("resize", "x"), ("resize", [1e9]),
     ],
 )  # fmt: skip

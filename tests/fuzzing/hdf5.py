@@ -331,6 +331,7 @@ def _both(folder: Path, words: tuple[str, ...]) -> object:
 def finish(folder: Path, words: tuple[str, ...]) -> object:
     """Go on with the unfinished table from its plan, as ``extract`` does, and read the store."""
     from featkit.store.plans import unfinished_tables
+    from featkit.store.reader import open_store
     from featkit.store.samples import read_samples
     from featkit.store.writer import remains, sweep, writing
 
@@ -344,7 +345,9 @@ def finish(folder: Path, words: tuple[str, ...]) -> object:
         table.begin()
         _write_parts(table, table.missing())
         table.finish()
-    return [read_store(folder, words), [str(p) for p in remains(folder)]]
+    found = open_store(folder)["net/conv"]
+    return [summary(found.numpy()), summary(found.valid), found.failures, found.provenance,
+            [str(path) for path in remains(folder)]]  # fmt: skip
 
 
 def _cases(name: str, kind: str) -> Callable[[Path], SearchStrategy[Case]]:

@@ -36,13 +36,13 @@ def wrong(store: Path) -> list[str]:
 
 
 def test_a_lost_bit_in_a_plan_begins_the_table_again(begun: Path) -> None:
-    sound = finish(begun, ())[0]
+    sound = finish(begun, ())
     make_store(begun)
     path = plan_file(begun)
     path.write_text(path.read_text().replace('"batch_size": 4', '"batch_size": 2'))
     assert unfinished_tables(begun) == []
     assert wrong(begun) == [path.relative_to(begun).as_posix()]
-    assert finish(begun, ())[0] == sound
+    assert finish(begun, ()) == sound
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_a_plan_that_is_no_json(begun: Path, text: str) -> None:
 
 
 def test_parts_of_another_shape_are_made_again(begun: Path) -> None:
-    sound = finish(begun, ())[0]
+    sound = finish(begun, ())
     make_store(begun)
     part = begun / part_file(begun)
     with h5py.File(part, "r+") as file:
         del file["features"]
         file["features"] = np.zeros((4, 4), np.float32)
     seal_by_hand(part, "featkit-part")
-    assert finish(begun, ())[0] == sound
+    assert finish(begun, ()) == sound
 
 
 def test_verify_looks_at_parts(begun: Path) -> None:
