@@ -10,7 +10,6 @@ the modules that a parser is made of.
 from __future__ import annotations
 
 import argparse
-import atexit
 import importlib.metadata
 import json
 import sys
@@ -18,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.util import Finalize
 from typing import Any
 
 import h5py
@@ -139,7 +139,7 @@ _servers: list[Server] = []
 def _start() -> None:
     """Start the server of one of the processes, which ends with it."""
     _servers.append(Server([*TARGETS, *READERS], lines=True))
-    atexit.register(_servers[0].close)
+    Finalize(None, _servers[0].close, exitpriority=1)  # such processes run no atexit
 
 
 def _do(job: tuple[Callable[..., dict[str, Any]], str, int, int]) -> dict[str, Any]:
