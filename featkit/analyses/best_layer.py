@@ -56,6 +56,9 @@ class AveragedTable(FeatureTable):
             maps.mean(self._axes, dtype=np.float32, out=rows[block])
         return rows
 
+    def _changeable(self) -> NDArray[Any]:
+        return self._mapped
+
 
 def with_taps(
     inputs: Mapping[str, Sequence[FeatureTable]], taps: Sequence[str]

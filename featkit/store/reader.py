@@ -140,8 +140,11 @@ class FeatureTable:
         """
         import torch
 
-        mapped = np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
-        return torch.from_numpy(mapped).to(device)
+        return torch.from_numpy(self._changeable()).to(device)
+
+    def _changeable(self) -> NDArray[Any]:
+        """Return all rows, mapped so that what is written stays in memory."""
+        return np.memmap(self.path, self.dtype, "c", self._offset, self.shape)
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield consecutive rows, a few MB at a time, as (slice, rows); mapped ones read-only."""

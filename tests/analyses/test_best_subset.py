@@ -268,7 +268,7 @@ def test_classes_that_train_lacks(tmp_path: Path, inputs: dict[str, list[Any]]) 
 def test_an_optimum_that_was_not_reached_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LinearProbe.__init__, "__defaults__", ((1e-2,), 0.2, 1e-9, 1, 0))
+    monkeypatch.setattr(LinearProbe.__init__, "__defaults__", ((1e-2,), 0.2, 1e-9, 1, 0, None))
     leaves = {name: LEAVES[name] for name in ("leaf.0", "leaf.1")}
     notes = run(sides(tmp_path, leaves=leaves), judge="probe").notes
     assert "the probe of the best table: the optimum was not reached" in notes

@@ -490,7 +490,8 @@ def test_everything_is_saved_as_it_was_found(
     with (tmp_path / "out" / "accuracy.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["top1"]) == result.scalars["top1"]
-    assert result.config == {"protocol": "unregularised", "seed": 0, "taps": ()}
+    wanted = {"protocol": "unregularised", "seed": 0, "taps": (), "max_memory": None}
+    assert result.config == wanted
     assert result.provenance["seed"] == 0
     assert result.provenance["held_out"] == 0.2
     assert result.provenance["inputs"]["train"][0]["key"] == train.key
