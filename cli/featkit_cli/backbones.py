@@ -40,11 +40,12 @@ def backbones(pattern: str, zoo: bool, as_json: bool) -> None:
 
 
 def _listed(pattern: str, zoo: bool) -> list[dict[str, Any]]:
-    from featkit.backbones.catalogue import list_backbones
+    if not zoo:
+        from featkit.backbones.catalogue import list_backbones
+
+        return [{"backbone": b.spec, "weights": b.weights} for b in list_backbones(pattern)]
     from featkit.backbones.zoo import list_zoo
 
-    if not zoo:
-        return [{"backbone": b.spec, "weights": b.weights} for b in list_backbones(pattern)]
     entries = [asdict(entry) for entry in list_zoo(pattern)]
     return [{"backbone": f"zoo:{entry.pop('name')}", **entry} for entry in entries]
 

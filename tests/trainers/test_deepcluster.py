@@ -201,8 +201,8 @@ def test_cycles_are_told_as_scikit_learn_counts_them(
     seen = []
     call = Clusterer.__call__
 
-    def watched(self: Clusterer, seed: int) -> Any:
-        found = call(self, seed)
+    def watched(self: Clusterer, *given: Any) -> Any:
+        found = call(self, *given)
         seen.append((found.clusters.labels.numpy(), self.images.labels[self.rows]))
         return found
 
@@ -238,7 +238,7 @@ def test_after_the_halt_labels_and_head_stay_and_no_features_are_computed(
     calls = []
     call = Clusterer.__call__
     monkeypatch.setattr(
-        Clusterer, "__call__", lambda self, seed: calls.append(seed) or call(self, seed)
+        Clusterer, "__call__", lambda self, *given: calls.append(given[0]) or call(self, *given)
     )
     heads = []
     begin = DeepClusterLearner.begin_epoch
@@ -419,8 +419,8 @@ def test_numbers_of_clusters_that_change_from_cycle_to_cycle(
 ) -> None:
     call, left = Clusterer.__call__, [4, 2, 3]
 
-    def fewer(self: Clusterer, seed: int) -> Any:
-        found = call(self, seed)
+    def fewer(self: Clusterer, *given: Any) -> Any:
+        found = call(self, *given)
         labels = found.clusters.labels % left.pop(0)
         return replace(found, clusters=replace(found.clusters, labels=labels))
 
