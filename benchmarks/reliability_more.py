@@ -315,6 +315,34 @@ def deaths(sweep: Sweep) -> list[Row]:
     return [_row("decoding process killed", how, trials, outcome, met)]
 
 
+def several(sweep: Sweep) -> list[Row]:
+    """Kill one of two processes that share an extraction."""
+    case = sweep.cases["extract"]
+    wanted, seconds = sweep.reference(case)
+    told = equal = trials = 0
+    for moment in (0.1,) if sweep.quick else (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8):
+        run = sweep.start([*sweep.begin(case), "--devices", 2])
+        found = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        while not run.over and len(list((sweep.place / "store").glob(".partial/*/plan.json"))) < 2:
+            pause(0.005)
+        pause(moment * seconds)
+        ranks = [int(pid) for pid in found.read_text().split()] if not run.over else []
+        if len(ranks) < 2:
+            run.wait()
+            continue
+        os.kill(ranks[trials % 2], signal.SIGKILL)
+        trials += 1
+        status = run.wait()
+        is_told = status == 1 and "of 2 was ended by SIGKILL" in run.last
+        told += is_told
+        if not is_told:
+            sweep.note("several: one killed", f"exit {status}: {run.said[-600:]}")
+        equal += sweep.note("several: after one was killed", sweep.ends(case, wanted))
+    how = "kill −9 of one of two processes of extract --devices 2, the first and the second in turn"
+    outcome = f"{told} end and say so; one process goes on to the same bytes ({equal} of {trials})"
+    return [_row("one of several processes killed", how, trials, outcome, told == equal == trials)]
+
+
 _PATHS = re.compile(r'"([^"]+)"')
 _DESCRIPTOR = re.compile(r"\(\d+<([^>]+)>")
 
@@ -486,5 +514,6 @@ STEPS: dict[str, Callable[[Any], list[Row]]] = {
     "clock": clock,
     "signals": signals,
     "deaths": deaths,
+    "several": several,
     "power": power_cuts,
 }

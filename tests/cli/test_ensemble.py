@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from featkit_cli.main import cli
@@ -69,7 +70,8 @@ def test_from_two_models_to_their_neighbours(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_an_option_with_the_estimators_default() -> None:
-    options = {option.name: option for option in cli.get_command(None, "ensemble-fit").params}  # type: ignore[arg-type,union-attr]
+    command = cli.get_command(click.Context(cli), "ensemble-fit")
+    options = {option.name: option for option in command.params}  # type: ignore[union-attr]
     for name, parameter in inspect.signature(EnsembleRepresentation).parameters.items():
         if name not in {"checkpoint", "max_memory", "verbose"}:
             assert options[name].default == parameter.default, name

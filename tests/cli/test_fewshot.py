@@ -23,7 +23,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
     """The analyses that pyproject.toml declares, whatever was there when it was installed."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     group = "featkit.analyses"
-    points = {n: EntryPoint(n, v, group) for n, v in project["entry-points"][group].items()}
+    points = {n: [EntryPoint(n, v, group)] for n, v in project["entry-points"][group].items()}
     monkeypatch.setattr(featkit_cli.main, "analyses", lambda: points)
 
 

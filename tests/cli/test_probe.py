@@ -67,7 +67,8 @@ def test_json_of_one_model(run: Run, stores: tuple[Path, Path]) -> None:
     )
     content = json.loads(out)
     assert content["analysis"] == "probe"
-    assert content["config"] == {"protocol": "unregularised", "seed": 3, "taps": []}
+    wanted = {"protocol": "unregularised", "seed": 3, "taps": [], "max_memory": None}
+    assert content["config"] == wanted
     assert list(content["scalars"])[:3] == ["top1", "mean_per_class", "lambda"]
     assert content["scalars"]["lambda"] == 0
     (row,) = content["tables"]["accuracy"]

@@ -21,7 +21,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
     """The analyses of ``pyproject.toml``, whichever featkit is installed."""
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     points = tomllib.loads(text)["project"]["entry-points"]["featkit.analyses"]
-    found = {name: EntryPoint(name, at, "featkit.analyses") for name, at in points.items()}
+    found = {name: [EntryPoint(name, at, "featkit.analyses")] for name, at in points.items()}
     monkeypatch.setattr(featkit_cli.main, "analyses", lambda: found)
 
 
