@@ -236,7 +236,11 @@ class Million:
         }
 
     def ensemble(self) -> dict[str, Any]:
-        """Two epochs of an ensemble of both tables, its representation in mapped files."""
+        """Two epochs of an ensemble of both tables, its representation in mapped files.
+
+        Images that either model lacks take no part, so that a model's neighbours are nearly those
+        of the step before.
+        """
         found, epochs = self.work / "ensemble", 2
         shutil.rmtree(found, ignore_errors=True)
         ended = self._featkit(
@@ -247,11 +251,11 @@ class Million:
         recovered = self._result(found, "recovery")
         neighbors = {row["features"]: row["top1"] for row in self._result(found, "knn")}
         few = self._result(self.work / "few20", "accuracy")[0]["top1"]
-        better = all(row["final"] > row["after_warmup"] for row in recovered)
-        rises = all(row["final"] > 0.9 for row in recovered)
+        better = all(row["final"] > max(0.5, row["after_warmup"]) for row in recovered)
+        alone = neighbors["individual:one/features"]
         return ended.told() | {
             "answer": {"epochs": epochs, "recovery": recovered, "top1": neighbors},
-            "right": better and rises and neighbors["individual:one/features"] == few,
+            "right": better and abs(alone - few) < 0.02 and neighbors["ensemble"] > alone - 0.02,
         }
 
     def _table(self, store: str, backbone: str) -> str:

@@ -79,9 +79,13 @@ PATH_BYTES, STRING_BYTES = 40, 57
 LINK = 25e9 / 8
 """Bytes a second of a network of 25 Gbit/s, or of two disks."""
 
-PART_ROWS, SWEEP, PASSES, EPOCHS, BLOCK = 256, 45, 5, 50, 256
-"""Rows of a part (8 batches of 32), penalties of a probe and its passes, of an ensemble the epochs,
-rows of a block of a sampled energy; as featkit has them by default."""
+PART_ROWS, SWEEP, EPOCHS, BLOCK = 256, 45, 50, 256
+"""Rows of a part (8 batches of 32), penalties of a probe, epochs of an ensemble, rows of a block of
+a sampled energy; as featkit has them by default."""
+
+PASSES, PRODUCTS, HELD = 5, 20, 2**28
+"""Of a probe: passes over all rows by all penalties; products with second derivatives a penalty
+(5 to 50 are usual); numbers that are held of the rows for these."""
 
 
 @dataclass(frozen=True)
@@ -194,8 +198,10 @@ def searching(images: Images, network: Network, queries: int) -> float:
 
 
 def probing(images: Images, network: Network) -> float:
-    """Return the operations of a probe's passes over all rows: logits and gradients, all λ."""
-    return 4.0 * images.count * network.width * images.classes * SWEEP * PASSES
+    """Return the operations of a probe: passes over all rows, and products with those held."""
+    held = min(images.count, HELD // (network.width + 1))
+    rows = PASSES * images.count + PRODUCTS * held
+    return 4.0 * rows * network.width * images.classes * SWEEP
 
 
 def learning(images: Images, width: int, models: int) -> float:
@@ -331,7 +337,7 @@ def _analyses(rates: Rates) -> str:
         bound = f"random reads; error {error(images, rates):.0e}"
         rows.append(row("energy, sampled", sampled, bound, 2 * rates.paired))
         if images.classes:
-            bound = f"arithmetic, {images.classes} classes; {PASSES} passes a group of penalties"
+            bound = f"arithmetic of {images.classes:,} classes"
             rows.append(row(f"probe, {SWEEP} penalties", probing(images, network), bound))
         memory = _size(representation(images, network.width) / gpus)
         bound = f"ψ and moments, {memory} a rank of {gpus}"
@@ -354,8 +360,14 @@ def _size(count: float) -> str:
 
 def _hours(hours: float) -> str:
     """Return hours as people say them."""
-    for unit, scale in (("years", 24 * 365.25), ("days", 24.0), ("h", 1.0), ("min", 1 / 60)):
-        if hours >= 1.5 * scale or unit == "min":
+    for unit, scale in (
+        ("years", 24 * 365.25),
+        ("days", 24.0),
+        ("h", 1.0),
+        ("min", 1 / 60),
+        ("s", 1 / 3600),
+    ):
+        if hours >= 1.5 * scale or unit == "s":
             return (
                 f"{hours / scale:.2g} {unit}"
                 if hours < 100 * scale
