@@ -34,9 +34,15 @@ class Forked:
     Python or what is imported is the point, a test takes ``subprocess`` itself.
     """
 
-    def __init__(self, code: str, *arguments: object, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        *arguments: object,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
         (out, own_out), (err, own_err) = (CONTEXT.Pipe(duplex=False) for _ in range(2))
-        words, environ = ["-c", *map(str, arguments)], dict(os.environ)
+        words, environ = ["-c", *map(str, arguments)], dict(env or os.environ)
         self.process = CONTEXT.Process(
             target=_run, args=(code, words, environ, cwd or Path.cwd(), own_out, own_err)
         )
@@ -76,10 +82,10 @@ class Forked:
 
 
 def run_forked(
-    code: str, *arguments: object, cwd: Path | None = None
+    code: str, *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run code to its end, and capture what it says."""
-    process = Forked(code, *arguments, cwd=cwd)
+    process = Forked(code, *arguments, cwd=cwd, env=env)
     out, err = process.communicate()
     assert process.returncode is not None
     return subprocess.CompletedProcess(list(map(str, arguments)), process.returncode, out, err)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from featkit.analyses.ensemble.representation import PRESETS, EnsembleRepresenta
 from featkit.store.reader import open_store
 from tests.cli.conftest import Run
 from tests.conftest import run_featkit
+from tests.processes import Forked
 from tests.store.conftest import make_samples, make_table
 
 QUICK = ["--epochs", 3, "--batch-size", 20, "--lr", 0.01, "--quiet"]
@@ -149,15 +148,13 @@ def test_stopped_by_the_keyboard(tmp_path: Path) -> None:
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"from featkit_cli.main import main; main({command!r})"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, bufsize=0
-    ) as process:
-        assert process.stderr is not None
-        said = b""
-        while b"loss=" not in said:
-            said += process.stderr.read(1)
-        process.send_signal(signal.SIGINT)
-        message = process.communicate(timeout=60)[1].decode()
+    process = Forked(code)
+    said = b""
+    while b"loss=" not in said:
+        said += process.stderr.read(1)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "stopped; the same command goes on from here" in message
     assert "Traceback" not in message
