@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.processes import run_forked
+
 NET = "cifar_resnet20?weights=none"
+MAIN = "import sys; from featkit_cli.main import main; main(sys.argv[1:])"
 
 
 @pytest.fixture
@@ -27,13 +28,6 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
-def run_featkit(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+def run_featkit(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "featkit_cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        **options,  # type: ignore[call-overload]
-    )
+    return run_forked(MAIN, *arguments, cwd=cwd)

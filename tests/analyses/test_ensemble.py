@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,6 +20,7 @@ import featkit
 from featkit.analyses.ensemble import learning
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.errors import DamagedError, UsageError
+from tests.processes import Forked, run_forked
 
 
 def models(n: int, *widths: int, seed: int = 0, rectified: bool = True) -> list[np.ndarray]:
@@ -323,33 +321,32 @@ import sys
 import numpy as np
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 features = [np.load(path) for path in sys.argv[3:]]
-ensemble = EnsembleRepresentation(epochs=30, batch_size=64, checkpoint=sys.argv[1])
+ensemble = EnsembleRepresentation(epochs=10, batch_size=64, checkpoint=sys.argv[1])
 np.save(sys.argv[2], ensemble.fit_transform(features))
 """
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    features = models(1200, 16, 16)
+    features = models(600, 16, 16)
     files = [tmp_path / "a.npy", tmp_path / "b.npy"]
     for file, x in zip(files, features, strict=True):
         np.save(file, x)
     kept = tmp_path / "kept"
-    command = [sys.executable, "-c", SCRIPT, kept, tmp_path / "psi.npy", *files]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    given = kept, tmp_path / "psi.npy", *files
     state = kept / "state.safetensors"
-    with subprocess.Popen(list(map(str, command)), env=environment) as process:
-        changes = set()
-        while len(changes) < 18 and process.poll() is None:
-            if state.exists():
-                changes.add(state.stat().st_mtime_ns)
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = Forked(SCRIPT, *given)
+    changes = set()
+    while len(changes) < 6 and process.poll() is None:
+        if state.exists():
+            changes.add(state.stat().st_mtime_ns)
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     assert not (tmp_path / "psi.npy").exists()
     before = state.stat().st_mtime_ns
-    subprocess.run(list(map(str, command)), env=environment, check=True)
+    assert run_forked(SCRIPT, *given).returncode == 0
     assert state.stat().st_mtime_ns > before
-    straight = EnsembleRepresentation(epochs=30, batch_size=64).fit_transform(features)
+    straight = EnsembleRepresentation(epochs=10, batch_size=64).fit_transform(features)
     np.testing.assert_array_equal(np.load(tmp_path / "psi.npy"), straight)
 
 
@@ -394,8 +391,8 @@ for write in (
 
 def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk."""
-    command = [sys.executable, "-c", FULL, str(tmp_path / "m")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = run_forked(FULL, tmp_path / "m")
+    assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 3
     assert lines[2].startswith(f"cannot write 51.2 kB of representations to {tmp_path / 'm'} (")
@@ -490,7 +487,7 @@ features = [np.load(path, mmap_mode="r") for path in sys.argv[2:]]
 settings = {"epochs": 1, "warmup": 0, "batch_size": 8192, "checkpoint": None}
 EnsembleRepresentation(**settings).fit([x[:9000] for x in features])
 taken = int(pathlib.Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])
-resource.setrlimit(resource.RLIMIT_DATA, (taken * 1024 + 2**27, taken * 1024 + 2**27))
+resource.setrlimit(resource.RLIMIT_DATA, (taken * 1024 + 2**26, taken * 1024 + 2**26))
 try:
     psi = EnsembleRepresentation(**settings, max_memory=float(sys.argv[1])).fit_transform(features)
     print(psi.shape, bool(np.isfinite(psi).all()))
@@ -500,20 +497,12 @@ except (MemoryError, RuntimeError):
 
 
 def test_representations_may_be_larger_than_the_memory(tmp_path: Path) -> None:
-    """Of private memory, 134 MB are left; ψ and its moments take 231 MB."""
+    """Of private memory, 67 MB are left; ψ and its moments take 115 MB."""
     files = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    for file, x in zip(files, models(300_000, 64, 64), strict=True):
+    for file, x in zip(files, models(150_000, 64, 64), strict=True):
         np.save(file, x)
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", LITTLE, limit, *map(str, files)],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for limit in ("9", "0.01")
-    ]
-    assert said == ["no memory\n", "(300000, 64) True\n"]
+    said = [run_forked(LITTLE, limit, *files).stdout for limit in ("9", "0.01")]
+    assert said == ["no memory\n", "(150000, 64) True\n"]
 
 
 def test_mapped_representations_need_a_place(tmp_path: Path) -> None:

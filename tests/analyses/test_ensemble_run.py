@@ -27,6 +27,7 @@ from featkit.analyses.ensemble.study import StudyConfig
 from featkit.errors import ConflictError, DamagedError, SelectorError, StoreError, UsageError
 from featkit.store.reader import Store, open_store
 from featkit.store.verify import verify_store
+from tests.processes import Forked, run_forked
 from tests.store.conftest import make_samples, make_table
 from tests.terminal import on_terminal
 
@@ -447,11 +448,8 @@ fit_ensemble(open_store(sys.argv[1]), sys.argv[2], learner(), features=sys.argv[
 
 
 def test_a_model_is_never_mixed_of_two(train: Store, test: Store, tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-
     def run(stop: str, names: str) -> int:
-        command = [sys.executable, "-c", STOPPED, train.path, tmp_path / "e", stop, names]
-        return subprocess.run(list(map(str, command)), cwd=root).returncode
+        return run_forked(STOPPED, train.path, tmp_path / "e", stop, names).returncode
 
     assert run("go", "net0,net1") == 0
     assert run("stop", "net1,net0") == 3
@@ -486,36 +484,34 @@ def test_a_damaged_folder(train: Store, tmp_path: Path) -> None:
 
 
 def command(train: Store, test: Store, folder: Path) -> list[str]:
-    settings = ["--epochs", "60", "--batch-size", "20", "--lr", "3e-3", "--k", "1,5"]
+    settings = ["--epochs", "20", "--batch-size", "20", "--lr", "3e-3", "--k", "1,5"]
     return [
-        sys.executable, "-m", "featkit_cli", "ensemble-fit", str(train.path), "--test",
-        str(test.path), "-o", str(folder), "--name", "e", *settings,
+        "ensemble-fit", str(train.path), "--test", str(test.path), "-o", str(folder), "--name", "e",
+        *settings,
     ]  # fmt: skip
 
 
 def test_killed_twice_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    environment = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-
     def stores(name: str) -> tuple[Store, Store]:
         here = tmp_path / name
         here.mkdir()
         return make_store(here / "train", TRAIN), make_store(here / "test", TEST)
 
     whole, cut = stores("a"), stores("a2")
-    subprocess.run(
-        command(*whole, tmp_path / "a" / "e"), check=True, capture_output=True, env=environment
-    )
+    installed = [sys.executable, "-m", "featkit_cli", *command(*whole, tmp_path / "a" / "e")]
+    subprocess.run(installed, check=True, capture_output=True)
     folder = tmp_path / "a2" / "e"
-    for epoch in (3, 40):
-        with on_terminal(command(*cut, folder), env=environment) as process:
-            process.read_until(f" {epoch}/60 ".encode())
+    again = [sys.executable, "-m", "featkit_cli", *command(*cut, folder)]
+    for epoch in (3, 12):
+        with on_terminal(again) as process:
+            process.read_until(f" {epoch}/20 ".encode())
             process.kill()
             process.wait()
         assert not (folder / "model.json").exists()
-    with on_terminal(command(*cut, folder), env=environment) as process:
+    with on_terminal(again) as process:
         said = process.read_to_end()
     assert process.returncode == 0
-    assert int(re.search(r"(\d+)/60", said)[1]) >= 40  # type: ignore[index]
+    assert int(re.search(r"(\d+)/20", said)[1]) >= 12  # type: ignore[index]
     for one, other in zip(whole, cut, strict=True):
         np.testing.assert_array_equal(one["ensemble-e"].numpy(), other["ensemble-e"].numpy())
     weights = [(tmp_path / name / "e" / "model.safetensors").read_bytes() for name in ("a", "a2")]
@@ -528,14 +524,12 @@ def test_two_writers_do_not_mix(train: Store, tmp_path: Path) -> None:
         "import sys, time, pathlib; from featkit.store.writer import writing\n"
         "with writing(pathlib.Path(sys.argv[1])):\n print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", holds, train.path], stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        with pytest.raises(StoreError, match="another process is writing"):
-            fit_ensemble(train, tmp_path / "e", learner())
-        process.kill()
+    process = Forked(holds, train.path)
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(StoreError, match="another process is writing"):
+        fit_ensemble(train, tmp_path / "e", learner())
+    process.kill()
+    process.communicate()
     ensemble = learner()
     fit_ensemble(train, tmp_path / "e", ensemble)
     np.testing.assert_array_equal(train["ensemble-e"].numpy(), ensemble.embedding_)

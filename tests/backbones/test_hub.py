@@ -6,9 +6,6 @@ import hashlib
 import http.server
 import json
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 import warnings
 
@@ -23,6 +20,7 @@ from featkit.backbones.base import hash_tensors
 from featkit.backbones.hub import explain_download_errors, torchvision_pretrained
 from featkit.backbones.resolve import load_backbone
 from featkit.errors import BackboneError, DownloadError
+from tests.processes import run_forked
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
@@ -212,7 +210,8 @@ def hub_files(tmp_path_factory):
 
 
 SCRIPT = """
-import sys, time
+import sys, time, warnings
+warnings.simplefilter("error")
 from featkit.backbones.resolve import load_backbone
 from featkit.errors import FeatkitError
 time.sleep = lambda seconds: None  # the hub's client waits 23 s between its tries
@@ -241,14 +240,7 @@ def run(home, url, *specs, **variables):
     for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"):
         if name not in variables:
             environment.pop(name, None)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT), *specs],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_forked(SCRIPT, *specs, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines(), done.stderr
 

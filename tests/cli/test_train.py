@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from featkit_cli.train import METHODS
 
 from featkit.trainers import training
 from tests.cli.conftest import Run
-from tests.conftest import run_featkit
+from tests.processes import Forked
 
 QUICK = (
     *("--preset", "tiny", "--epochs", 2, "--batch-size", 16, "--size", 16, "--precision", "fp32"),
@@ -25,7 +24,8 @@ QUICK = (
 
 def test_from_images_to_a_network_that_is_judged(run: Run, photos: Path, tmp_path: Path) -> None:
     folder, store = tmp_path / "run", tmp_path / "features"
-    done = run_featkit("train", "simclr", photos, "-o", folder, *QUICK)
+    installed = [sys.executable, "-m", "featkit_cli", "train", "simclr", photos, "-o", folder]
+    done = subprocess.run([*map(str, (*installed, *QUICK))], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["epoch", "loss", "lr", "knn_top1"]
@@ -69,13 +69,7 @@ def test_stopped_by_ctrl_c_it_says_that_it_goes_on(photos: Path, tmp_path: Path)
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"from featkit_cli.main import main; main({list(map(str, given))!r})"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    process = Forked(code)
     while not (run / "state.safetensors").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +33,7 @@ from featkit.store import writer
 from featkit.store.reader import Store
 from featkit.store.runs import read_runs
 from tests.conftest import NET
+from tests.processes import run_forked
 
 
 def extract(photos: Path, store: Path, *backbones: str, **options: object) -> Store:
@@ -264,7 +263,8 @@ if hasattr(torch.backends, "fp32_precision"):
 def test_fp32_is_fp32_whatever_was_set(photos: Path, tmp_path: Path) -> None:
     """In processes of their own: torch does not take such settings back."""
     code = (
-        "import sys, featkit, torch\n"
+        "import sys, warnings, featkit, torch\n"
+        "warnings.simplefilter('error')\n"
         "x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))\n"
         "exec(sys.argv[1])\n"
         "before = x @ x\n"
@@ -275,8 +275,7 @@ def test_fp32_is_fp32_whatever_was_set(photos: Path, tmp_path: Path) -> None:
     tables = []
     for i, setting in enumerate(SETTINGS):
         store = str(tmp_path / str(i))
-        run = [sys.executable, "-W", "error", "-c", code, setting, str(photos / "cat"), store]
-        done = subprocess.run(run, capture_output=True, text=True)
+        done = run_forked(code, setting, photos / "cat", store)
         assert done.returncode == 0, done.stderr
         tables.append(featkit.open_store(store)["vit_tiny_patch16_224"].path.read_bytes())
     assert len(set(tables)) == 1
@@ -489,9 +488,10 @@ def test_compiled_networks_give_the_same(photos: Path, tmp_path: Path) -> None:
     if shutil.which("c++") is None:
         pytest.skip("torch.compile needs a C++ compiler")
     taps = ["layer1", "avgpool"]
-    plain = extract(photos, tmp_path / "a", taps=taps)
+    net = "cifar_resnet8?weights=none"
+    plain = extract(photos, tmp_path / "a", net, taps=taps)
     torch.compiler.reset()
-    fast = extract(photos, tmp_path / "b", taps=taps, compile=True)
+    fast = extract(photos, tmp_path / "b", net, taps=taps, compile=True)
     for one, other in zip(plain.tables(), fast.tables(), strict=True):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-4)
 

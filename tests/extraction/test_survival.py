@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from featkit.store.verify import verify_store
-from tests.conftest import NET, run_featkit
+from tests.conftest import MAIN, NET, run_featkit
+from tests.processes import Forked, can_mount, run_forked
 
 TABLES = ("cifar_resnet20/layer1.none.h5", "cifar_resnet20/avgpool.avg.h5")
 KILLS = 20
@@ -37,7 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(images: Path, store: Path) -> list[str]:
-    run = [sys.executable, "-m", "featkit_cli", "extract", str(images), "-b", NET, "-o", str(store)]
+    run = ["extract", str(images), "-b", NET, "-o", str(store)]
     options = ["--tap", "layer1:none", "--tap", "avgpool", "--batch-size", "8", "--quiet"]
     return [*run, *options, "--precision", "fp32", "--workers", "1"]
 
@@ -46,12 +47,16 @@ def command(images: Path, store: Path) -> list[str]:
 def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a run that nothing disturbed."""
     store = tmp_path_factory.mktemp("undisturbed") / "store"
-    subprocess.run(command(images, store), check=True, capture_output=True, env=environment())
+    installed = [sys.executable, "-m", "featkit_cli", *command(images, store)]
+    subprocess.run(installed, check=True, capture_output=True)
     return store
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def extract(images: Path, store: Path, *options: str) -> str:
+    """Run the command to its end, and return what it says on stderr."""
+    done = run_featkit(*command(images, store), *options)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def assert_same_tables(store: Path, other: Path) -> None:
@@ -61,87 +66,34 @@ def assert_same_tables(store: Path, other: Path) -> None:
     assert all(not check.problems for check in verify_store(store))
 
 
-class Killable:
-    """Extracts in a child forked from this process, so that a run starts in milliseconds."""
-
-    def __init__(self, images: Path, store: Path) -> None:
-        code = (
-            "import os, sys\n"
-            "import featkit, torch, timm, torchvision\n"
-            "from featkit_cli.main import main\n"
-            "import featkit_cli.extract, featkit.extraction.pipeline\n"
-            "for line in sys.stdin:\n"
-            "    child = os.fork()\n"
-            "    if child == 0:\n"
-            "        os.setsid()\n"
-            f"        main({command(images, store)[3:]!r})\n"
-            "    print(child, flush=True)\n"
-            "    print(os.waitpid(child, 0)[1], flush=True)\n"
-        )
-        self.parent = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment(),
-        )
-
-    def _line(self) -> int:
-        """Read the next number; what the command itself prints is no number."""
-        assert self.parent.stdout is not None
-        for line in self.parent.stdout:
-            if line.strip().isdigit():
-                return int(line)
-        raise AssertionError("the parent ended")
-
-    def start(self) -> int:
-        assert self.parent.stdin is not None
-        self.parent.stdin.write("go\n")
-        self.parent.stdin.flush()
-        return self._line()
-
-    def wait(self) -> int:
-        return self._line()
-
-    def close(self) -> None:
-        self.parent.kill()
-        self.parent.communicate()
-
-
 @pytest.mark.skipif(os.name != "posix", reason="needs fork and kill -9")
 def test_killed_at_any_time_it_goes_on_to_the_same_bytes(
     images: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    runs = Killable(images, store)
+    own_group = f"import os; os.setsid(); {MAIN}"
     rng = random.Random(0)
     kills = 0
-    try:
-        while kills < KILLS:
-            written = len(progress(store)) + rng.randrange(5)
-            process = runs.start()
-            deadline = time.monotonic() + 60
-            while len(progress(store)) < written and not finished(store):
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
-            time.sleep(rng.random() * (0.5 if written == 0 else 0.05))
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process, signal.SIGKILL)
-            status = runs.wait()
-            for name in TABLES:
-                if (store / name).exists():
-                    assert (store / name).read_bytes() == (undisturbed / name).read_bytes()
-            kills += os.WIFSIGNALED(status)
-            if finished(store):
-                runs.start()
-                assert runs.wait() == 0
-                assert_same_tables(store, undisturbed)
-                shutil.rmtree(store)
-        runs.start()
-        assert runs.wait() == 0
-    finally:
-        runs.close()
+    while kills < KILLS:
+        written = len(progress(store)) + rng.randrange(5)
+        process = Forked(own_group, *command(images, store))
+        deadline = time.monotonic() + 60
+        while len(progress(store)) < written and not finished(store):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(rng.random() * (0.5 if written == 0 else 0.05))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        for name in TABLES:
+            if (store / name).exists():
+                assert (store / name).read_bytes() == (undisturbed / name).read_bytes()
+        kills += process.returncode == -signal.SIGKILL
+        if finished(store):
+            extract(images, store)
+            assert_same_tables(store, undisturbed)
+            shutil.rmtree(store)
+    extract(images, store)
     assert_same_tables(store, undisturbed)
 
 
@@ -164,25 +116,23 @@ def test_the_next_run_takes_up_the_parts_and_their_batch_size(
     images: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    with subprocess.Popen(
-        command(images, store), stderr=subprocess.PIPE, env=environment()
-    ) as process:
-        deadline = time.monotonic() + 120
-        while len(listed(store, ".partial/*/part-*.h5")) < 6:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.kill()
+    process = Forked(MAIN, *command(images, store))
+    deadline = time.monotonic() + 120
+    while len(listed(store, ".partial/*/part-*.h5")) < 6:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
     parts = listed(store, ".partial/*/part-*.h5")
     made = {part: part.stat().st_mtime_ns for part in parts}
     shown = run_featkit("ls", store)
     assert "unfinished" in shown.stdout
-    again = [*command(images, store), "--batch-size", "16", "--precision", "auto", "--dry-run"]
-    said = subprocess.run(again, capture_output=True, text=True, check=True, env=environment())
-    assert "rows were done; going on from there with precision fp32, batch size 8" in said.stderr
+    again = ("--batch-size", "16", "--precision", "auto")
+    said = extract(images, store, *again, "--dry-run")
+    assert "rows were done; going on from there with precision fp32, batch size 8" in said
     assert {part: part.stat().st_mtime_ns for part in parts} == made
-    final = [*command(images, store), "--batch-size", "16", "--precision", "auto"]
-    subprocess.run(final, check=True, capture_output=True, env=environment())
+    extract(images, store, *again)
     assert_same_tables(store, undisturbed)
 
 
@@ -204,21 +154,11 @@ main({arguments!r})
 
 def test_stopped_by_the_keyboard(images: Path, undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    stopped = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            KEYBOARD.format(store=str(store), arguments=command(images, store)[3:]),
-        ],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=120,
-    )
+    stopped = run_forked(KEYBOARD.format(store=str(store), arguments=command(images, store)))
     assert stopped.returncode == 130
     assert "stopped; the same command goes on" in stopped.stderr
     assert "Traceback" not in stopped.stderr
-    subprocess.run(command(images, store), check=True, capture_output=True, env=environment())
+    extract(images, store)
     assert_same_tables(store, undisturbed)
 
 
@@ -242,24 +182,33 @@ def test_stopped_while_an_image_is_taken_over_from_a_decoding_process(
     images: Path, tmp_path: Path
 ) -> None:
     """The process at the other end of the connection has nothing to say about it."""
-    script = TAKEN_OVER.format(arguments=command(images, tmp_path / "store")[3:])
-    stopped = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment()
-    )
+    stopped = run_forked(TAKEN_OVER.format(arguments=command(images, tmp_path / "store")))
     assert stopped.returncode == 130
     assert "stopped; the same command goes on" in stopped.stderr
     assert "Traceback" not in stopped.stderr
 
 
 FULL_DISK = """
-import os, pathlib, subprocess, sys, time
-disk = pathlib.Path(sys.argv[1])
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=180m", "tmpfs", disk], check=True)
-store, filler = disk / "store", disk / "filler"
-command = sys.argv[2:]
-run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+import os, pathlib, shutil, sys, time
+from featkit_cli.main import main
+from tests.processes import mount_small_disk
+disk, command = pathlib.Path(sys.argv[1]), sys.argv[2:]
+mount_small_disk(str(disk), "180m")
+store, filler, said = disk / "store", disk / "filler", disk.parent / "said"
+
+def start(arguments):
+    child = os.fork()
+    if child == 0:
+        sys.stdout = sys.stderr = said.open("w")
+        main(arguments)
+    return child
+
+def finish(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+run = start(command)
 while not list(store.glob(".partial/*/part-*.h5")):
-    assert run.poll() is None, run.stderr.read()
+    assert os.waitpid(run, os.WNOHANG) == (0, 0), said.read_text()
     time.sleep(0.001)
 with filler.open("wb") as file:
     try:
@@ -268,35 +217,22 @@ with filler.open("wb") as file:
             file.flush()
     except OSError as error:
         pass
-print(run.wait(), "|", run.communicate()[1].strip().splitlines()[-1])
-ls = subprocess.run([sys.executable, "-m", "featkit_cli", "ls", store], capture_output=True)
-print(ls.returncode, "|", b"rows done" in ls.stdout)
+print(finish(run), "|", said.read_text().strip().splitlines()[-1])
+print(finish(start(["ls", str(store)])), "|", "rows done" in said.read_text())
 filler.unlink()
-print(subprocess.run(command, capture_output=True).returncode)
-subprocess.run(["cp", "-r", store, disk.parent / "saved"], check=True)
+print(finish(start(command)))
+shutil.copytree(store, disk.parent / "saved")
 """
 
 
 def test_a_full_disk_ends_with_a_clear_error_and_a_store_that_goes_on(
     images: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    namespace = ["unshare", "--mount", "--map-root-user"]
     disk = tmp_path / "disk"
     disk.mkdir()
-    trial = subprocess.run(
-        [*namespace, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-        if shutil.which("unshare")
-        else ["false"],
-        capture_output=True,
-    )
-    if trial.returncode:
+    if not can_mount(disk):
         pytest.skip("cannot mount a small disk here")
-    done = subprocess.run(
-        [*namespace, sys.executable, "-c", FULL_DISK, str(disk), *command(images, disk / "store")],
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
+    done = run_forked(FULL_DISK, disk, *command(images, disk / "store"))
     assert done.returncode == 0, done.stderr
     full, listed, resumed = done.stdout.strip().splitlines()
     assert full.startswith("1 | featkit: disk full while writing rows of cifar_resnet20/")
@@ -308,12 +244,7 @@ def test_a_full_disk_ends_with_a_clear_error_and_a_store_that_goes_on(
 
 def test_two_writers_at_once(images: Path, undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    processes = [
-        subprocess.Popen(
-            command(images, store), stderr=subprocess.PIPE, text=True, env=environment()
-        )
-        for _ in range(2)
-    ]
+    processes = [Forked(MAIN, *command(images, store)) for _ in range(2)]
     messages = [process.communicate()[1] for process in processes]
     codes = sorted(process.returncode for process in processes)
     # the second is refused, or came when the first had finished

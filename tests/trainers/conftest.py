@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from PIL import Image
 
 import featkit
 from featkit.analyses.base import Result
+from tests.processes import Forked
 
 TINY: dict[str, Any] = {
     "epochs": 3,
@@ -82,19 +80,12 @@ def train(source: Path | str, run: Path | str, method: str = "simclr", **options
 
 def training_process(
     source: Path, run: Path, before: str = "", method: str = "simclr", **options: Any
-) -> Any:
+) -> Forked:
     """Start a training in a process of its own, after some other code."""
     settings = settings_of(method, **options)
-    code = (
+    return Forked(
         "import torch, featkit\n"
         "torch.set_num_threads(1)\n"
         f"{before}\n"
         f"featkit.train({method!r}, {str(source)!r}, {str(run)!r}, **{settings!r})\n"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )

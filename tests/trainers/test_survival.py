@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import random
 import resource
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 
 from featkit.errors import DamagedError, StoreError
+from tests.processes import Forked, can_mount, run_forked
 from tests.trainers.conftest import train, training_process
 
 KILLS = 3
@@ -36,7 +34,7 @@ loop.Loop._step = slow
 """
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Forked) -> str:
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return said
@@ -73,7 +71,7 @@ def test_killed_within_a_cycle_it_goes_on_with_its_labels(stripes: Path, tmp_pat
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert place(run)[0] == 4
-    with safe_open(run / "state.safetensors", framework="pt") as file:
+    with safe_open(run / "state.safetensors", framework="numpy") as file:
         assert int(file.get_tensor("module.cycle")) == 2
         assert file.get_tensor("module.facts")[-2:].tolist() == [0, 0]
     finish(training_process(stripes, run, **CYCLES))
@@ -83,14 +81,14 @@ def test_killed_within_a_cycle_it_goes_on_with_its_labels(stripes: Path, tmp_pat
 def place(run: Path) -> tuple[int, int]:
     """Return the epoch and step of the state that is kept; before all where there is none."""
     try:
-        with safe_open(run / "state.safetensors", framework="pt") as file:
+        with safe_open(run / "state.safetensors", framework="numpy") as file:
             about = json.loads(file.metadata()["about"])
     except (OSError, SafetensorError):
         return -1, 0
     return about["epoch"], about["step"]
 
 
-def wait_for(run: Path, process: subprocess.Popen[str], beyond: tuple[int, int] = (-1, 0)) -> None:
+def wait_for(run: Path, process: Forked, beyond: tuple[int, int] = (-1, 0)) -> None:
     """Wait until a training has come beyond a place."""
     while place(run) <= beyond:
         assert process.poll() is None, process.communicate()[1]
@@ -152,13 +150,12 @@ def test_where_not_even_the_record_can_be_written_nothing_is_left(
 
 
 ON_A_SMALL_DISK = """
-import subprocess, sys
-disk, source, mapped = sys.argv[1:]
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=True)
-import os, torch
+import os, sys
 import featkit.trainers.images as images
 from featkit_cli.main import main
-torch.set_num_threads(1)
+from tests.processes import mount_small_disk
+disk, source, mapped = sys.argv[1:]
+mount_small_disk(disk, "300k")
 if mapped == "yes":
     images._IN_MEMORY = 0.0
 options = "--preset tiny --size 64 --batch-size 16 --device cpu --workers 0 --quiet".split()
@@ -174,17 +171,11 @@ def test_a_disk_that_is_too_small_for_pixels_or_weights(
     stripes: Path, tmp_path: Path, mapped: str, left: list[str]
 ) -> None:
     """Sixty images of 64 pixels are 700 kB, the weights and the state of a network 1 MB."""
-    namespace = ["unshare", "--mount", "--map-root-user"]
     disk = tmp_path / "disk"
     disk.mkdir()
-    small = [*namespace, "mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
-    if not shutil.which("unshare") or subprocess.run(small, capture_output=True).returncode:
+    if not can_mount(disk):
         pytest.skip("cannot mount a small disk here")
-    done = subprocess.run(
-        [*namespace, sys.executable, "-c", ON_A_SMALL_DISK, str(disk), str(stripes), mapped],
-        capture_output=True,
-        text=True,
-    )
+    done = run_forked(ON_A_SMALL_DISK, disk, stripes, mapped)
     assert done.stdout.strip() == f"1 {left}", done.stderr
     said = done.stderr.splitlines()[-1]
     assert said.startswith("featkit: disk full while writing")

@@ -13,7 +13,6 @@ import pathlib
 import pickle
 import random
 import shutil
-import subprocess
 import sys
 import types
 import warnings
@@ -28,6 +27,7 @@ from torch import nn
 
 from featkit.backbones.checkpoints.files import LEGACY_MAGIC, open_checkpoint
 from featkit.errors import CheckpointError
+from tests.processes import run_forked
 
 FORMATS = ("zip", "legacy")
 
@@ -776,14 +776,7 @@ def test_opening_reads_no_tensors(tmp_path):
             else:
                 save(content, path, kind)
             paths.append(path)
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(str, paths[:3])],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    run = run_forked(MEASURE, *paths[:3])
     for kind, line in zip((*FORMATS, "safetensors"), run.stdout.splitlines(), strict=True):
         opened, read = map(float, line.split())
         assert opened < 8, kind
