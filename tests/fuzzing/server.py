@@ -20,6 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -356,19 +357,12 @@ class Server:
         report["events"] = report.get("events", []) + touched
         for link in case.links:
             (folder / link).unlink(missing_ok=True)
-        self._restore(target, folder, before)
-        return report
-
-    def _restore(self, target: Any, folder: Path, before: dict[str, bytes | None]) -> None:
         if target.is_fresh:
             shutil.rmtree(folder)
             shutil.copytree(folder.with_name("sound"), folder)
-            return
-        for file, data in before.items():
-            if data is None:
-                (folder / file).unlink(missing_ok=True)
-            else:
-                (folder / file).write_bytes(data)
+        else:
+            replace(case, files=before, links={}).write(folder)
+        return report
 
     def close(self) -> None:
         """End the process and delete its files."""
