@@ -17,10 +17,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -212,8 +212,7 @@ def _work(watch: Watch, targets: dict[str, Any], orders: int, answers: int) -> N
     """Read inputs until there are no more."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
-    if not os.environ.get("FUZZ_DEBUG"):
-        os.dup2(quiet, 2)
+    os.dup2(quiet, 2)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + _MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -247,15 +246,13 @@ def _attempt(watch: Watch, target: Any, order: dict[str, Any]) -> dict[str, Any]
     report = _outcome(target, folder, words)
     sys.settrace(None)
     watch.found = None
-    report |= {
+    return report | {
         "seconds": time.process_time() - begun,
         "megabytes": (_memory() - before) / 1024,
         "events": events,
         "starts": starts,
         "lines": sorted(lines.hit),
     }
-    threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
-    return report | ({"threads": threads} if threads else {})
 
 
 def _outcome(target: Any, folder: Path, words: tuple[str, ...]) -> dict[str, Any]:
@@ -360,19 +357,12 @@ class Server:
         report["events"] = report.get("events", []) + touched
         for link in case.links:
             (folder / link).unlink(missing_ok=True)
-        self._restore(target, folder, before)
-        return report
-
-    def _restore(self, target: Any, folder: Path, before: dict[str, bytes | None]) -> None:
         if target.is_fresh:
             shutil.rmtree(folder)
             shutil.copytree(folder.with_name("sound"), folder)
-            return
-        for file, data in before.items():
-            if data is None:
-                (folder / file).unlink(missing_ok=True)
-            else:
-                (folder / file).write_bytes(data)
+        else:
+            replace(case, files=before, links={}).write(folder)
+        return report
 
     def close(self) -> None:
         """End the process and delete its files."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -29,8 +28,6 @@ def _read(folder: Path, words: tuple[str, ...]) -> object:
             return len(bytearray(8 << 30))
         case ("die",):
             os.kill(os.getpid(), signal.SIGSEGV)
-        case ("sleep",):
-            time.sleep(3600)
     return None
 
 
