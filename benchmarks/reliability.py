@@ -282,13 +282,13 @@ def full_disk(sweep: Sweep, name: str) -> list[Row]:
             if not status:  # what was left to write had room
                 continue
             tried += 1
-            wrong = sweep.sound(case, wanted, place)
             told = status == 1 and "free some space and run the same command again" in run.last
             told |= status == 1 and "choose another disk" in run.last
             said += told and run.last.startswith("featkit: ") and "Traceback" not in run.said
-            outcome = wrong[0] if wrong else sweep.ends(case, wanted, place)
             if not told:
                 sweep.note(f"{name} full at change {number}", f"exit {status}: {run.said[-300:]}")
+            wrong = sweep.sound(case, wanted, place)
+            outcome = wrong[0] if wrong else sweep.ends(case, wanted, place)
             equal += sweep.note(f"{name} full at change {number} of {total}, {left} left", outcome)
     return [
         {
