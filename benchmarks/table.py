@@ -218,7 +218,7 @@ def faults() -> str:
     """Return what was done to runs, how often, and what came of it."""
     told = json.loads((RESULTS / "reliability.json").read_text())
     fuzzed = RESULTS / FUZZ
-    rows = told["rows"] + (json.loads(fuzzed.read_text()) if fuzzed.exists() else [])
+    rows = told["rows"] + (json.loads(fuzzed.read_text())["rows"] if fuzzed.exists() else [])
     lines = ["| what | how it was tried | times | outcome |", "|---|---|---|---|"]
     lines += [f"| {r['what']} | {r['how']} | {r['count']:,} | {r['outcome']} |" for r in rows]
     return "\n".join(lines) + f"\n\nMade by `{told['command']}`, on two cores.\n"
