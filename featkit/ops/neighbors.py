@@ -26,7 +26,7 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 Found: TypeAlias = tuple[slice, Floats, Integers]  # queries, their similarities and rows
 
 BLOCK = 4096  # rows of each side in one matrix product: 64 MiB of similarities
-CHUNK_FLOATS = 2**27  # floats of bank normalised at once: 512 MiB
+CHUNK_FLOATS = 2**25  # floats of bank normalised at once: 128 MiB
 FOUND = 2**24  # neighbours held at once: 400 MiB with what sorts them
 SAFE_NORMS = (1e-12, 1e18)  # lengths whose squares float32 holds with all its digits
 
@@ -106,7 +106,7 @@ def nearest_neighbors(
 
     Cost: 2·q·n·d operations; the bank is read once for 2²⁴ neighbours (of k = 20: 800,000 queries).
     Memory: 12·q·k bytes for the answer, up to 400 MiB to find it, 4·block² for a product, up to
-    200 MiB for candidates and some 512 MiB for the part of the bank at work; never q·n.
+    200 MiB for candidates and some 128 MiB for the part of the bank at work; never q·n.
 
     Example:
         >>> bank = [[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]]
