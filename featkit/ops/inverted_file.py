@@ -31,7 +31,7 @@ from featkit.ops.neighbors import (
     unit_rows,
 )
 from featkit.ops.row_sources import RowSource
-from featkit.ops.search_engines import Neighbors, faiss_threads, full_precision, merged
+from featkit.ops.search_engines import Neighbors, faiss_threads, full_precision
 
 LISTS = 4
 """Lists are this many times √n: the least of what faiss advises, as lists cost time to find."""
@@ -48,9 +48,10 @@ class InvertedFile:
     """The rows of a bank in lists, each row in that of the most similar of l centroids.
 
     It holds no features: the rows of lists are read from the bank, in the order of the bank, so
-    that the bank may be larger than memory and is not copied. A list is multiplied with all queries
-    that look through it, where faiss' ``IndexIVFFlat``, which finds the same neighbours, multiplies
-    vector by vector.
+    that the bank may be larger than memory and is not copied. faiss' ``IndexIVFFlat`` finds the
+    same neighbours and holds copies of all rows. It multiplies vector by vector, which takes less
+    time for few queries; here a list is multiplied with all queries that look through it at once,
+    which takes less where these are dozens.
 
     Args:
         centroids: float32 (l, d), each of length 1.
@@ -203,7 +204,8 @@ class InvertedFile:
                         one = torch.from_numpy(inside[first:last]).to(device)
                         names = torch.from_numpy(some[inside[first:last]]).to(device)
                         _look(asked, who, held[one], names, (best, found))
-        return best.cpu().numpy(), found.cpu().numpy()
+        best, order = best.sort(dim=1, descending=True)
+        return best.cpu().numpy(), found.gather(1, order).cpu().numpy()
 
 
 def _by_list(numbers: npt.NDArray[np.integer], count: int) -> tuple[Integers, Integers]:
@@ -219,11 +221,12 @@ def _steps(count: int) -> Iterator[tuple[int, int]]:
 def _look(
     asked: torch.Tensor, who: Integers, rows: torch.Tensor, names: torch.Tensor, best: Neighbors
 ) -> None:
-    """Let some queries look at some rows, and keep the best of each in ``best``."""
+    """Let some queries look at some rows, and keep the best of each in ``best``, in no order."""
     near, found = best
     kept = near.shape[1]
     for first, last in _steps(len(who)):
         some = torch.from_numpy(who[first:last]).to(asked.device)
-        product = asked[some] @ rows.T
-        closest, where = product.topk(min(kept, len(rows)), dim=1)
-        near[some], found[some] = merged((near[some], found[some]), (closest, names[where]), kept)
+        likeness = torch.cat([near[some], asked[some] @ rows.T], dim=1)
+        both = torch.cat([found[some], names.expand(len(some), -1)], dim=1)
+        near[some], order = likeness.topk(kept, dim=1, sorted=False)
+        found[some] = both.gather(1, order)
