@@ -24,25 +24,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, reliability_more
+from benchmarks import harness, reliability_order, reliability_places, reliability_stops
 from benchmarks.faults import (
-    CALLS,
-    Call,
     Run,
     contents,
     finish,
-    has_strace,
-    killed_at,
     on_change,
     pause,
     preload,
     processes,
     small_disk,
     start,
-    traced,
 )
 from benchmarks.jobs import Row, keep, kept
-from benchmarks.reliability_cases import Case, cases, prepare
+from benchmarks.reliability_cases import Case, cases, prepare, row_of
+from benchmarks.system_calls import chosen_calls, evenly, has_strace, killed_at, traced
 
 KILLED = (
     "extract", "ensemble-fit", "ensemble-transform", "train simclr", "train treenet",
@@ -54,6 +50,18 @@ FILLED = (*KILLED, "knn", "dissect", "export .h5", "export .npz")
 """Commands whose disk is full."""
 
 DISK_BYTES = 64_000_000
+
+_OTHERS: dict[str, Callable[[Any], list[Row]]] = {
+    "read-only": reliability_places.read_only,
+    "writers": reliability_places.writers,
+    "killed writer": reliability_places.killed_writer,
+    "clock": reliability_order.clock,
+    "signals": reliability_stops.signals,
+    "deaths": reliability_stops.deaths,
+    "several": reliability_stops.several,
+    "power": reliability_order.power_cuts,
+}
+"""Steps that are not of one command."""
 
 
 class Sweep:
@@ -188,23 +196,6 @@ class Sweep:
             pause(0.1)
 
 
-def evenly(items: Sequence[Any], most: int) -> list[Any]:
-    """Return at most so many of them, from the first to the last."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / max(1, most - 1))] for i in range(most)]
-
-
-def chosen_calls(calls: Sequence[Call], place: Path, most: int) -> list[Call]:
-    """Return calls to be killed at: the last ones, and others evenly, of each kind."""
-    ours = [call for call in calls if str(place) in call.line]
-    found = []
-    for names in CALLS.values():
-        kind = [call for call in ours if call.name in names.split(",")]
-        found += evenly(kind, most) if most < 3 else evenly(kind[:-2], most) + kind[-2:]
-    return found
-
-
 def kill(sweep: Sweep, name: str) -> list[Row]:
     """Kill a command at moments over all of its time, and at system calls."""
     case, rng = sweep.cases[name], random.Random(0)
@@ -268,7 +259,7 @@ def full_disk(sweep: Sweep, name: str) -> list[Row]:
     case, tried, said, equal = sweep.cases[name], 0, 0, 0
     with small_disk(sweep.own / "disk", DISK_BYTES) as disk:
         if disk is None:
-            return [_untried(f"{name}, disk full", "this user cannot mount a small disk")]
+            return [row_of(f"{name}, disk full", "not tried: no disk can be mounted", 0, "—", None)]
         place = disk.folder / "place"
         wanted, _ = sweep.reference(case, place)
         total = _changes(sweep, case, place)
@@ -317,10 +308,6 @@ def _changes(sweep: Sweep, case: Case, place: Path) -> int:
     return file.stat().st_size
 
 
-def _untried(what: str, why: str) -> Row:
-    return {"what": what, "how": f"not tried: {why}", "count": 0, "outcome": "—", "met": None}
-
-
 def steps(sweep: Sweep) -> dict[str, Callable[[], list[Row]]]:
     """Return all steps by name."""
     found: dict[str, Callable[[], list[Row]]] = {}
@@ -328,7 +315,7 @@ def steps(sweep: Sweep) -> dict[str, Callable[[], list[Row]]]:
         found[f"kill {name}"] = functools.partial(kill, sweep, name)
     for name in FILLED:
         found[f"disk {name}"] = functools.partial(full_disk, sweep, name)
-    for name, step in reliability_more.STEPS.items():
+    for name, step in _OTHERS.items():
         found[name] = functools.partial(step, sweep)
     return found
 

@@ -12,8 +12,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.faults import finish
+from benchmarks.jobs import Row
 
 NET = "cifar_resnet20?weights=none"
+WRITING = ("extract", "ensemble-fit", "train simclr", "train treenet", "train deepcluster")
+"""Commands that go on where they were."""
 TRAINING = shlex.split(
     "--size 16 --optimizer adam --lr 0.002 --warmup 1 --knn-every 1 --precision fp32 "
     "--batch-size 16 --device cpu --workers 1 --quiet"
@@ -156,6 +159,11 @@ def cases(prepared: Path) -> dict[str, Case]:
         Case("verify", lambda p: ["verify", p / "train"], ("train",), both, goes_on=False),
     ]  # fmt: skip
     return {case.name: case for case in found}
+
+
+def row_of(what: str, how: str, count: int, outcome: str, met: bool | None) -> Row:
+    """Return a row of the table: what, how, how often, what came of it, and whether it should."""
+    return {"what": what, "how": how, "count": count, "outcome": outcome, "met": met}
 
 
 def prepare(place: Path) -> None:
