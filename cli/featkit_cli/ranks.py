@@ -42,12 +42,21 @@ def done_by_others(devices: int | None, num_nodes: int | None, device: str = "cp
     from featkit.parallel.launch import run_on_ranks, starts_others
 
     if not starts_others(devices, num_nodes):
+        click.get_current_context().call_on_close(_leave)
         if not is_first():
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
         return False
     given = click.get_current_context().find_root().obj
     run_on_ranks(_repeat, {"arguments": given, "device": device}, devices, num_nodes)
     return True
+
+
+def _leave() -> None:
+    """Part from the others, unless something has gone wrong here."""
+    from featkit.parallel.group import leave
+
+    if sys.exc_info()[0] is None:
+        leave()
 
 
 def _repeat(arguments: list[str], device: str) -> None:  # noqa: ARG001 - who starts it looks at it

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -148,19 +147,6 @@ class Result:
             raise UsageError(f"{folder} holds a result of {result.analysis}: {wanted}")
         result.origin = {"result": str(folder), "sha256": hashlib.sha256(text).hexdigest()}
         return result
-
-    def _check(self) -> None:
-        """Raise TypeError where a part, as it was read, is not what it should be."""
-        parts = (self.config, self.scalars, self.tables, self.provenance)
-        rows = chain.from_iterable(self.tables.values()) if isinstance(self.tables, dict) else ()
-        if not (
-            isinstance(self.analysis, str)
-            and all(isinstance(part, dict) for part in parts)
-            and all(isinstance(row, dict) for row in rows)
-            and isinstance(self.notes, list)
-            and all(isinstance(note, str) for note in self.notes)
-        ):
-            raise TypeError("a part of another type")
 
     def save(self, folder: str | Path) -> None:
         """Write ``result.json``, one CSV a table and ``arrays.h5``.

@@ -22,6 +22,7 @@ RUN_FILE = "run.json"
 RUN_FORMAT = "featkit-run"
 RUN_VERSION = 1
 WEIGHTS_FOLDER = "weights"
+SHARED_PIXELS = "pixels-{}.tmp"
 
 
 @dataclass(frozen=True)

@@ -143,15 +143,6 @@ def mean_of_all(tensor: Tensor) -> Tensor:
     return tensor if _place == ALONE else add_up(tensor).div_(_place.count)
 
 
-def from_first(tensor: Tensor) -> Tensor:
-    """Replace a tensor by that of the first process, and return it."""
-    if _place != ALONE:
-        import torch.distributed as dist
-
-        dist.broadcast(tensor, src=0)
-    return tensor
-
-
 def rows_of_all(rows: Tensor) -> Tensor:
     """Return the rows of all processes, by rank, of which each has as many.
 

@@ -192,8 +192,11 @@ def _cause(folder: Path, count: int, failures: Mapping[int, Any]) -> BaseExcepti
             f"was kept is safe; run the same command again, with as many --devices or others"
         )
     files = sorted(folder.glob(ERROR_FILE.format(rank="*")), key=lambda file: file.stat().st_mtime)
-    if files:
-        found: BaseException = pickle.loads(files[0].read_bytes())  # noqa: S301 - our own process wrote it
+    errors = [pickle.loads(file.read_bytes()) for file in files]  # noqa: S301 - our processes wrote them
+    if errors:
+        told = [error for error in errors if isinstance(error, FeatkitError)] or errors
+        alike = [error for error in told if type(error) is type(told[0])]
+        found: BaseException = min(alike, key=lambda error: vars(error)["rank"])
         return found
     first = min(failures.values(), key=lambda failure: failure.timestamp)
     return RankError(

@@ -39,11 +39,14 @@ def main(folder: Path) -> None:
 
 def _leave_error(folder: Path, error: Exception) -> None:
     error.add_note("".join(traceback.format_exception(error)))
+    vars(error)["rank"] = here().rank
     try:
         content = pickle.dumps(error)
         pickle.loads(content)  # noqa: S301
     except Exception:  # noqa: BLE001 - any class may fail to be pickled
-        content = pickle.dumps(RuntimeError(one_line(f"{type(error).__name__}: {error}")))
+        plain = RuntimeError(one_line(f"{type(error).__name__}: {error}"))
+        vars(plain)["rank"] = here().rank
+        content = pickle.dumps(plain)
     path = folder / ERROR_FILE.format(rank=here().rank)
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)

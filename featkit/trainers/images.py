@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featkit.backbones.device import choose_device
+from featkit.backbones.training_runs import SHARED_PIXELS
 from featkit.data.loading import Chosen, default_workers, load_batches
 from featkit.data.preprocessing import Preprocessing
 from featkit.data.sources import Source
@@ -130,17 +131,28 @@ def _reserve_together(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8
     """Return an array that all processes of this machine share, and each fills a part of."""
     if here() == ALONE:
         return reserve(shape, np.uint8, scratch, _PIXELS)
-    node = here().rank - here().local_rank
-    path = scratch / f"pixels-{node}.tmp"
+    path = scratch / SHARED_PIXELS.format(here().rank - here().local_rank)
     if here().local_rank == 0:
-        with explain_write_errors(_PIXELS, scratch, _UNCHANGED), path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        try:
+            with explain_write_errors(_PIXELS, scratch, _UNCHANGED), path.open("wb") as file:
+                _allocate(file.fileno(), math.prod(shape))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     all_of(None)
     found = np.memmap(path, np.uint8, "r+", shape=shape)
     all_of(None)
     if here().local_rank == 0:
         path.unlink()
     return found
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Reserve a file's space, without which a disk that fills ends the process by a signal."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.truncate(descriptor, size)
 
 
 def reserve(
@@ -164,6 +176,5 @@ def reserve(
         explain_write_errors(what, scratch, _UNCHANGED),
         tempfile.TemporaryFile(dir=scratch) as file,
     ):
-        if hasattr(os, "posix_fallocate"):  # else a disk that fills ends the process by a signal
-            os.posix_fallocate(file.fileno(), 0, size)
+        _allocate(file.fileno(), size)
         return np.memmap(file, kind, "w+", shape=shape)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
-from featkit.parallel.group import first, here, is_first, mean_of_all
+from featkit.parallel.group import all_of, first, here, is_first, mean_of_all
 from featkit.parallel.place import ALONE
 from featkit.progress import progress_bar
 from featkit.trainers.base import Learner, Moment, NotFiniteError
@@ -153,7 +153,6 @@ class Loop:
         with (
             kept_memory(),
             exact_products(),
-            shared_statistics(),
             progress_bar(training.epochs * self.steps, name, "step", show=show) as bar,
         ):
             self._restore()
@@ -218,7 +217,8 @@ class Loop:
                 group["weight_decay"] = weight_decay(moment.share, self.training)
         pixels = self.images.pixels[rows].to(self.device)
         is_short = self.training.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_short):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=is_short)
+        with shared_statistics(), autocast:
             loss = self.learner.loss(pixels, rows, moment)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -326,7 +326,9 @@ class Loop:
         self.folder.write_state(tensors, asdict(self.progress))
 
     def _restore(self) -> None:
+        all_of(None)  # before the first of several processes writes another
         found = self.folder.read_state()
+        all_of(None)
         if found is None:
             return
         tensors, about = found

@@ -22,6 +22,7 @@ from featkit.analyses.base import delete_result
 from featkit.backbones.base import Network
 from featkit.backbones.training_runs import (
     RUN_FILE,
+    SHARED_PIXELS,
     WEIGHTS_FOLDER,
     RunRecord,
     is_run,
@@ -95,7 +96,7 @@ class RunFolder:
         found.add((self.path / STATE_FILE).with_suffix(".safetensors.tmp"))
         if self.record.chosen is not None:
             found.add(self.path / STATE_FILE)
-        for file in found - named:
+        for file in (found | set(_pixels(self.path))) - named:
             file.unlink(missing_ok=True)
 
     def write_state(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -172,13 +173,18 @@ def _leave(path: Path, was_there: bool) -> None:
     """Take away what was made for a training that has not begun."""
     if is_run(path):
         return
-    for name in _OF_A_KILL:
-        (path / name).unlink(missing_ok=True)
+    for file in (*_pixels(path), *(path / name for name in _OF_A_KILL)):
+        file.unlink(missing_ok=True)
     with suppress(OSError):  # it was never made, or holds what others have put there
         (path / WEIGHTS_FOLDER).rmdir()
     with suppress(OSError):
         if not was_there:
             path.rmdir()
+
+
+def _pixels(path: Path) -> list[Path]:
+    """List files of decoded images that processes shared which were killed."""
+    return list(path.glob(SHARED_PIXELS.format("*")))
 
 
 def check_place(path: Path) -> None:
@@ -193,7 +199,8 @@ def check_place(path: Path) -> None:
     if is_run(path):
         read_run(path)
         return
-    others = {entry.name for entry in path.iterdir()} - _OF_A_KILL if path.is_dir() else set()
+    of_a_kill = _OF_A_KILL | {file.name for file in _pixels(path)}
+    others = {entry.name for entry in path.iterdir()} - of_a_kill if path.is_dir() else set()
     weights = path / WEIGHTS_FOLDER
     if others and (others != {WEIGHTS_FOLDER} or not weights.is_dir() or any(weights.iterdir())):
         raise UsageError(f"{path} is not empty, and no training run: give another folder")

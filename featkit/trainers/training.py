@@ -118,7 +118,8 @@ def train(
     if (devices, num_nodes) != (None, None) and starts_others(devices, num_nodes):
         given = {
             "method": method, "source": source, "run": run, "preset": preset, "device": device,
-            "workers": workers, "overwrite": overwrite, "progress": progress, **options,
+            "workers": workers, "overwrite": overwrite, "progress": progress, "draw": draw,
+            **options,
         }  # fmt: skip
         run_on_ranks(train, given, devices, num_nodes)
         return Result.load(run, method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -85,7 +86,8 @@ def foreign() -> list[bytes]:
     for kind in _FOREIGN:
         mode = {"MSP": "1", "XBM": "1", "SPIDER": "F", "BLP": "P"}.get(kind, "RGB")
         buffer = io.BytesIO()
-        _picture(mode).resize((16, 16)).save(buffer, kind)
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of a kind
+            _picture(mode).resize((16, 16)).save(buffer, kind)
         found.append(buffer.getvalue())
     return found
 

@@ -42,12 +42,12 @@ class KeptState:
             OtherRunError: It is of other features or settings.
             DamagedError: It cannot be read.
         """
-        if not self.path.is_file():
+        if not first(self.path.is_file):
             return {}
         try:
             with safe_open(self.path, framework="pt") as file:
                 about = file.metadata() or {}
-                if about.get("run") != self.run:
+                if first(lambda: about.get("run") != self.run):
                     raise OtherRunError(
                         f"{self.path} is the state of an unfinished run with other features or "
                         f"settings; choose another folder, or delete it"

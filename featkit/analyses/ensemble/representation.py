@@ -27,7 +27,7 @@ from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import DamagedError, UsageError, one_line
 from featkit.ops.mappers import Mappers
 from featkit.ops.neighbors import Floats
-from featkit.parallel.group import added_by_all, on_first
+from featkit.parallel.group import added_by_all, here, on_first
 from featkit.progress import progress_bar
 from featkit.registry import did_you_mean
 
@@ -81,7 +81,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             may use it again. None for none.
         max_memory: GB that ψ and the moments of its optimizer, 12·n·w bytes, may take; what is
             more lies in files that are mapped, in the checkpoint folder or the system's temporary
-            one. None for no bound.
+            one. Several processes of a machine share it; the first one holds all of ψ while a state
+            is kept. None for no bound.
         verbose: Whether to draw a bar with loss and time left on stderr.
 
     Attributes:
@@ -268,7 +269,7 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             return Space(None)
         if not is_number(self.max_memory) or self.max_memory <= 0:
             raise UsageError(f"max_memory is {self.max_memory!r}: give GB, a number above 0")
-        return Space(self.max_memory * 1e9, self.checkpoint)
+        return Space(self.max_memory * 1e9 / here().local_count, self.checkpoint)
 
     def _start(self, targets: Targets, space: Space) -> Tensor:
         count = targets.own.stop - targets.own.start

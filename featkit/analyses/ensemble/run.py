@@ -17,7 +17,7 @@ from featkit.analyses.sides import Split, pair_tables, split_samples
 from featkit.errors import UsageError
 from featkit.ops.neighbors import Floats
 from featkit.ops.row_sources import RowSource
-from featkit.parallel.group import first, first_holds
+from featkit.parallel.group import all_of, first, first_holds
 from featkit.store.reader import Store
 from featkit.store.schema import SAMPLES_FILE
 from featkit.store.writer import remains, sweep, writing
@@ -163,6 +163,7 @@ def _fit(
     except OtherRunError:
         if not overwrite:
             raise
+        all_of(None)  # each has seen it
         first(lambda: _discard_state(folder))
         return ensemble.fit_transform(list(features))
 
