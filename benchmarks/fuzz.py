@@ -184,11 +184,11 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=300, help="of single bits in each file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="that read at once")
-    parser.add_argument("--only", help="part of the names of parsers and files; nothing is saved")
+    parser.add_argument("--only", action="append", help="parser or file; nothing is saved")
     arguments = parser.parse_args()
-    only = arguments.only or ""
-    targets = [target for target in TARGETS.values() if only in target.name]
-    subjects = [subject for subject in SUBJECTS if only in subject.name]
+    only = arguments.only
+    targets = [target for target in TARGETS.values() if not only or target.name in only]
+    subjects = [subject for subject in SUBJECTS if not only or subject.name in only]
     begun = time.monotonic()
     jobs = [(fuzz, target.name, arguments.inputs, arguments.seed) for target in targets]
     jobs += [(flip, subject.name, arguments.flips, arguments.seed) for subject in subjects]

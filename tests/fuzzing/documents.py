@@ -168,10 +168,17 @@ def _log_cases(folder: Path) -> SearchStrategy[Case]:
     return data.map(lambda d: Case({"runs.jsonl": d}))
 
 
+def _is_line(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 LOGS = Target(
     name="runs.jsonl", kind="JSON", modules=("featkit.store.runs",), lay_out=hdf5.make_store,
     cases=_log_cases, read=hdf5.read_store,
-    starts=lambda folder, _: [
-        json.loads(line) for line in (folder / "runs.jsonl").read_bytes().splitlines()
-    ],
+    starts=lambda folder, _: any(
+        _is_line(line) for line in (folder / "runs.jsonl").read_bytes().splitlines()
+    ),
 )  # fmt: skip
