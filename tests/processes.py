@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import multiprocessing
 import os
@@ -47,6 +48,7 @@ class Forked:
             target=_run, args=(code, words, environ, cwd or Path.cwd(), own_out, own_err)
         )
         self.process.start()
+        atexit.register(self.process.kill)  # what a failed test leaves; a finished one is not hit
         own_out.close()
         own_err.close()
         self.stdout, self.stderr = _opened(out), _opened(err)
