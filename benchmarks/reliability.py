@@ -263,11 +263,16 @@ def full_disk(sweep: Sweep, name: str) -> list[Row]:
         place = disk.folder / "place"
         wanted, _ = sweep.reference(case, place)
         total = _changes(sweep, case, place)
-        for i, number in enumerate(evenly(range(1, total + 1), 3 if sweep.quick else 9)):
+        moments = [0, 0, 0, *evenly(range(1, total + 1), 3 if sweep.quick else 6)]
+        for i, number in enumerate(moments):
             command = sweep.begin(case, place)
             left = (0, 4096, 40_000)[i % 3]
             fill = functools.partial(disk.fill, left)
-            run = sweep.start(command, before=on_change(disk.folder, number, fill))
+            if number:
+                run = sweep.start(command, before=on_change(disk.folder, number, fill))
+            else:
+                fill()
+                run = sweep.start(command)
             status = run.wait()
             disk.free()
             if not status:  # what was left to write had room
@@ -284,7 +289,7 @@ def full_disk(sweep: Sweep, name: str) -> list[Row]:
     return [
         {
             "what": f"{name}, disk full",
-            "how": f"a disk in memory becomes full before one of the {total} changes made on it",
+            "how": f"a disk in memory that is full, or becomes so before one of {total} changes",
             "count": tried,
             "outcome": f"{said} of {tried} say so and what to do, exit 1; with space again "
             f"{equal} of {tried} end with the same bytes",
