@@ -280,7 +280,8 @@ if __name__ == "__main__":
     fill(RESULTS.parent / "README.md", "table", rows())
     fill(RESULTS.parent / "README.md", "studies", studies())
     fill(RESULTS.parents[1] / "ARCHITECTURE.md", "plan", page(measured()))
-    fill(RESULTS.parent / "README.md", "fuzz", fuzzed())
+    if (RESULTS / FUZZ).exists():
+        fill(RESULTS.parent / "README.md", "fuzz", fuzzed())
     fill(RESULTS.parents[1] / "README.md", "cifar10", accuracies())
     fill(RESULTS.parents[1] / "README.md", "ensembles", ensembles())
     if (RESULTS / "diversity.json").exists():
