@@ -63,4 +63,5 @@ def _repeat(arguments: list[str], device: str) -> None:  # noqa: ARG001 - who st
     """Carry out a command line as one of several processes."""
     from featkit_cli.main import cli
 
-    cli.main(arguments, prog_name="featkit", standalone_mode=False, obj=arguments)
+    with cli.make_context("featkit", list(arguments), obj=arguments) as context:
+        cli.invoke(context)

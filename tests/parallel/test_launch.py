@@ -161,7 +161,7 @@ def test_ctrl_c_stops_all_processes(tmp_path, environment):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert error == "featkit: stopped; the same command goes on from here\n"
+    assert error == "\nfeatkit: stopped; the same command goes on from here\n"
     assert process.returncode == 130
     found = subprocess.run(["pgrep", "-f", str(store)], capture_output=True, check=False)
     assert found.stdout == b""
