@@ -631,3 +631,16 @@ def test_sides_without_a_common_class_are_refused(tmp_path: Path) -> None:
     renamed = table(tmp_path / "renamed", X[TEST], Y[TEST], [f"n{name}" for name in NAMES])
     with pytest.raises(UsageError, match="and TEST n0, n1, n2, n3, n4, …, and none is in both"):
         run(train, renamed)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_memory": 0.0}, "max_memory is 0.0: give GB, a number above 0"),
+        ({"max_memory": float("nan")}, "max_memory is nan: give GB"),
+        ({"max_memory": 1.0, "protocol": "sgd"}, "max_memory: sgd holds all rows"),
+    ],
+)
+def test_bounds_that_mean_nothing(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ProbeConfig(**given)
