@@ -119,11 +119,12 @@ class ApproximateNeighbors(BaseEstimator):  # type: ignore[misc]
             and self._nearest.shape
             == self._exact.shape
             == (len(self._sample), self._exact.shape[-1])
-            and self._nearest.shape[1] >= min(self.k, n - 1)
             and all(((x >= 0) & (x < n)).all() for x in (self._sample, self._nearest))
         )
         if not known:
             raise ValueError("these are no neighbours of a sample of the rows")
+        if self._nearest.shape[1] < min(self.k, n - 1):
+            raise ValueError(f"it knows {self._nearest.shape[1]} neighbours, and k is {self.k}")
         if self.kind == "ivf":
             centroids, lists = arrays["centroids"], arrays["lists"]
             fitting = centroids.ndim == 2 and centroids.shape[1] == d and lists.shape == (n,)

@@ -4,14 +4,68 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+from collections.abc import Iterator
 from pathlib import Path
+
+_GROUPS = Path("/sys/fs/cgroup")
+_GROUP_FILES = {  # limit, what is used of it, and what of that the kernel can drop, by version
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+_PROCESS = {resource.RLIMIT_DATA: "VmData", resource.RLIMIT_AS: "VmSize"}
 
 
 def free_memory() -> int:
-    """Return the bytes that can be had without swapping; all there are where that is not told."""
-    told = Path("/proc/meminfo")
-    if told.exists():
-        found = re.search(r"MemAvailable:\s+(\d+) kB", told.read_text())
-        if found:
-            return int(found[1]) * 1024
+    """Return the bytes that this process can have without swapping.
+
+    The least of what the machine has, what the control groups of the process leave (containers and
+    batch systems set them), and what its own limits leave (``ulimit -d``, ``-v``).
+    """
+    return max(0, min(_machine(), *_groups(), *_limits()))
+
+
+def _machine() -> int:
+    """Return what can be had; all there is where that is not told."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")))
+    if found:
+        return int(found[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _groups() -> Iterator[int]:
+    """Yield what each group leaves that the process is in."""
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, inside = line.split(":", 2)
+        for controller in _GROUP_FILES.keys() & controllers.split(","):
+            root = _GROUPS / controller
+            limit, used, droppable = _GROUP_FILES[controller]
+            folder = root / inside.lstrip("/")
+            for group in (folder, *folder.parents):
+                most = _text(group / limit).strip()
+                if most.isdigit():
+                    stat = re.search(
+                        rf"^{droppable} (\d+)$", _text(group / "memory.stat"), re.MULTILINE
+                    )
+                    dropped = int(stat[1]) if stat else 0
+                    yield int(most) - int(_text(group / used)) + dropped
+                if group == root:
+                    break
+
+
+def _limits() -> Iterator[int]:
+    """Yield what each limit of the process leaves."""
+    status = _text(Path("/proc/self/status"))
+    for limit, name in _PROCESS.items():
+        most, _ = resource.getrlimit(limit)
+        held = re.search(rf"(?m)^{name}:\s+(\d+) kB", status)
+        if most != resource.RLIM_INFINITY and held:
+            yield most - int(held[1]) * 1024
+
+
+def _text(path: Path) -> str:
+    """Return what the kernel tells in a file; nothing where there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from featkit.errors import UsageError
+from featkit.ops.free_memory import free_memory
 from featkit.ops.kmeans import kmeans
 from featkit.ops.neighbors import (
     BLOCK,
@@ -41,6 +43,9 @@ FITTED = 30
 
 ITERATIONS = 10
 """Of k-means, as in faiss' ``IndexIVF``."""
+
+_WORKING = 2**28
+"""Bytes that k-means takes beside its rows; faiss ends the process where it does not get them."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +94,26 @@ class InvertedFile:
             l = 4 √n lists, or n / 30 if that is less, one at least.
 
         Raises:
-            UsageError: ``bank`` cannot be used.
+            UsageError: ``bank`` cannot be used, or the sample does not fit into the memory that is
+                free.
 
-        Cost: 2·n·l·d + 660·l²·d operations; memory 240·l·d bytes for the sample, and that of an
+        Cost: 2·n·l·d + 660·l²·d operations; memory 120·l·d bytes for the sample, then that of an
         exact search for one neighbour.
         """
         held = as_rows(bank, "bank")
         n = held.shape[0]
         count = max(1, min(round(LISTS * n**0.5), n // FITTED))
+        needed, free = 4 * FITTED * count * held.shape[1] + _WORKING, free_memory()
+        if needed > free:
+            raise UsageError(
+                f"lists of {n:,} rows of {held.shape[1]:,} numbers are fitted to a sample that "
+                f"takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: search exactly"
+            )
         draws = np.random.default_rng(seed)
         chosen = np.sort(draws.choice(n, min(n, FITTED * count), replace=False, shuffle=False))
         sample = torch.from_numpy(unit(bank, held, chosen, "bank")).to(resolve_device(device))
         with faiss_threads():
-            found = kmeans(sample, count, iterations=ITERATIONS, seed=seed)
+            found = kmeans(sample, count, iterations=ITERATIONS, seed=seed, overwrite_x=True)
         centroids = unit_rows(found.centroids)
         lists = np.empty(n, np.int32)
         for part, _, nearest in neighbor_blocks(bank, centroids, 1, device=device):

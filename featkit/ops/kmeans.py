@@ -40,6 +40,7 @@ def kmeans(
     share: float = 1.0,
     seed: int = 0,
     start: Tensor | None = None,
+    overwrite_x: bool = False,
 ) -> Clusters:
     """Cluster rows by Lloyd's iterations, from k of them drawn at random.
 
@@ -58,6 +59,7 @@ def kmeans(
             All rows are assigned.
         seed: Of all draws, which do not depend on the device.
         start: Centroids to start from, (k, d), float32, instead of rows.
+        overwrite_x: Whether ``x`` may be changed, which saves a copy of it on the CPU.
 
     Returns:
         The same for the same seed, machine and number of threads.
@@ -66,7 +68,7 @@ def kmeans(
         UsageError: An argument cannot be used.
 
     Cost: 2·n·k·d·(share·iterations + 1) operations; memory 8·n + 16·k·d bytes, the rows that are
-    fitted to, and some 50 MB.
+    fitted to unless they may be changed, and some 50 MB.
 
     Source: Lloyd 1982, doi:10.1109/TIT.1982.1056489; Caron et al. 2018, arXiv:1807.05520 (faiss'
     ``Clustering``, 20 iterations, whose conventions these are).
@@ -84,14 +86,16 @@ def kmeans(
     if start is None:
         start = rows[torch.randperm(fitted, generator=draws)[:k].to(x.device)]
     start = start.to(x.device)
-    engine = _by_faiss if x.device.type == "cpu" else _by_torch
-    return engine(x, rows, shift, start, iterations, seed)
+    if x.device.type != "cpu":
+        return _by_torch(x, rows, shift, start, iterations, seed)
+    own = overwrite_x or rows is not x
+    return _by_faiss(x, rows, shift, start, iterations, seed, own)
 
 
 def _by_faiss(
-    x: Tensor, rows: Tensor, shift: Tensor, start: Tensor, iterations: int, seed: int
+    x: Tensor, rows: Tensor, shift: Tensor, start: Tensor, iterations: int, seed: int, own: bool
 ) -> Clusters:
-    """Fit centroids to some rows minus a shift, and assign all, on the CPU."""
+    """Fit centroids to some rows minus a shift, and assign all, on the CPU; ``own`` rows change."""
     import faiss
 
     k, d = start.shape
@@ -101,13 +105,15 @@ def _by_faiss(
     centroids = (start - shift).numpy()
     faiss.copy_array_to_vector(centroids.ravel(), clustering.centroids)
     index = faiss.IndexFlatL2(d)
+    left = shift  # to be taken off x
     if iterations:
-        clustering.train((rows - shift).numpy(), index)
+        clustering.train((rows.sub_(shift) if own else rows - shift).numpy(), index)
         centroids = faiss.vector_to_array(clustering.centroids).reshape(k, d)
+        left = torch.zeros_like(shift) if own and rows is x else shift
     else:
         index.add(centroids)
     labels = np.empty(len(x), np.int64)
-    for part, block in centred_blocks(x, shift):
+    for part, block in centred_blocks(x, left):
         labels[part] = index.search(block.numpy(), 1)[1][:, 0]
     return Clusters(torch.from_numpy(centroids) + shift, torch.from_numpy(labels))
 

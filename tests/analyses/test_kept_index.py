@@ -117,7 +117,7 @@ def test_a_damaged_index_is_made_anew(sides: dict[str, Path]) -> None:
 def test_more_neighbours_than_an_index_was_made_for(sides: dict[str, Path]) -> None:
     run(sides)
     result = run(sides, k=(300,))
-    assert "an index is made anew" in result.notes[0]
+    assert "an index is made anew: it knows" in result.notes[0]
     assert len(run(sides, k=(300,)).notes) == 1
     assert len(index_files(sides["train"])) == 1
 
