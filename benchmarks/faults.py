@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -175,6 +176,8 @@ def start(
         main([str(argument) for argument in arguments])
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:  # noqa: BLE001 - told, and the process ends
+        os.write(2, traceback.format_exc().encode())
     finally:
         with suppress(BaseException):
             multiprocessing.util._exit_function()  # noqa: SLF001 - as at the end of a process
@@ -211,7 +214,9 @@ def contents(*folders: Path) -> dict[str, str]:
 def _timeless(path: Path) -> bytes:
     content = path.read_bytes()
     if path.name == "result.json":
-        return json.dumps(_without_seconds(json.loads(content))).encode()
+        record = json.loads(content)
+        record.pop("sha256", None)  # of all of it, with its seconds
+        return json.dumps(_without_seconds(record)).encode()
     if path.suffix == ".csv":
         rows = list(csv.DictReader(io.StringIO(content.decode())))
         return json.dumps(_without_seconds(rows)).encode()

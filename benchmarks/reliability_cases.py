@@ -90,7 +90,7 @@ def _train(method: str, images: Path, place: Path) -> list[object]:
 def cases(prepared: Path) -> dict[str, Case]:
     """Return the commands by name; further ones join here."""
     images, few = prepared / "images", prepared / "few"
-    rows = ("featkit.extraction.pipeline", "_Filler.add", "rows", 4)
+    rows = ("featkit.extraction.filling", "Filler.add", "rows", 4)
     fit = ("featkit.analyses.ensemble.learning", "Learner.step", "steps", 1)
     training = ("featkit.trainers.loop", "Loop._step", "steps", 1)
     both = ("train", "test")

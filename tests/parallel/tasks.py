@@ -50,9 +50,10 @@ def train(method: str, run: Path, **options: Any) -> None:
     featkit.train(method, "digits", run, preset="tiny", workers=0, **chosen)
 
 
-def fit(root: Path) -> None:
-    ensemble = featkit.EnsembleRepresentation(epochs=4, batch_size=128)
-    fit_ensemble(featkit.open_store(root / "store"), root / "psi", ensemble)
+def fit(root: Path, overwrite: bool = False, **options: Any) -> None:
+    ensemble = featkit.EnsembleRepresentation(epochs=4, batch_size=128, **options)
+    store = featkit.open_store(root / "store")
+    fit_ensemble(store, root / "psi", ensemble, overwrite=overwrite)
 
 
 def say(root: Path) -> None:
@@ -115,13 +116,28 @@ def die(folder: str, how: str) -> None:
 
 def train_until_killed(run: str) -> None:
     """Train, and let one process be killed once an epoch is kept."""
-    if here().rank == 1:
-        threading.Thread(target=_kill_after, args=(Path(run) / "weights",), daemon=True).start()
+    _kill_one_after(Path(run) / "weights" / "epoch-0001.safetensors")
     train("simclr", Path(run), epochs=3)
 
 
-def _kill_after(weights: Path) -> None:
-    while not (weights / "epoch-0001.safetensors").exists():
+def fit_until_killed(folder: str) -> None:
+    """Fit, and let one process be killed once an epoch is kept."""
+    _kill_one_after(Path(folder) / "psi" / ".unfinished" / "state.safetensors")
+    fit(Path(folder))
+
+
+def fit_anew(folder: str) -> None:
+    """Fit with other settings, instead of what is there."""
+    fit(Path(folder), overwrite=True, lr=1e-4)
+
+
+def _kill_one_after(file: Path) -> None:
+    if here().rank == 1:
+        threading.Thread(target=_kill_after, args=(file,), daemon=True).start()
+
+
+def _kill_after(file: Path) -> None:
+    while not file.exists():
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import featkit
+from featkit.errors import UsageError
 from featkit.parallel.launch import RankError, run_on_ranks
 from featkit.store.verify import verify_store
 from tests.parallel import tasks
@@ -63,7 +65,32 @@ def test_one_process_goes_on_where_two_were_killed(tmp_path, found_by_ranks):
 
 
 def test_representations_are_the_same_up_to_rounding(alone, together):
+    check_psi(alone, together)
+
+
+def check_psi(alone, together):
     one, two = (featkit.open_store(f / "store")["ensemble-psi"].numpy() for f in (alone, together))
     difference = np.linalg.norm(one - two, axis=1) / np.linalg.norm(one, axis=1)
     assert difference.max() < 1e-4
     assert np.median(difference) < 1e-5
+
+
+def ignore_psi(folder, names):
+    """Leave out what an ensemble has written."""
+    return [name for name in names if "psi" in name]
+
+
+def test_an_ensemble_goes_on_with_any_number_of_processes(alone, tmp_path, found_by_ranks):
+    """Where two were killed one goes on; others may start anew, if they are told to."""
+    killed, other = tmp_path / "killed", tmp_path / "other"
+    shutil.copytree(alone / "store", killed / "store", ignore=ignore_psi)
+    with pytest.raises(RankError, match="SIGKILL"):
+        run_on_ranks(tasks.fit_until_killed, {"folder": str(killed)}, 2)
+    shutil.copytree(killed, other)
+    with pytest.raises(UsageError, match="other features or settings"):
+        tasks.fit(other, lr=1e-4)
+    run_on_ranks(tasks.fit_anew, {"folder": str(other)}, 2)
+    tasks.fit(killed)
+    check_psi(alone, killed)
+    tasks.fit(killed, overwrite=True, lr=1e-4)
+    check_psi(killed, other)
