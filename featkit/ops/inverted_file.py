@@ -107,7 +107,8 @@ class InvertedFile:
         if needed > free:
             raise UsageError(
                 f"lists of {n:,} rows of {held.shape[1]:,} numbers are fitted to a sample that "
-                f"takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: search exactly"
+                f"takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: "
+                f"search exactly"
             )
         draws = np.random.default_rng(seed)
         chosen = np.sort(draws.choice(n, min(n, FITTED * count), replace=False, shuffle=False))
