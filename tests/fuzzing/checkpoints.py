@@ -82,7 +82,7 @@ def _pickle(made: list[tuple[str, int, int]]) -> bytes:
 
 @cache
 def _hostile() -> tuple[bytes, ...]:
-    files = [group()[case][0] for group in GROUPS for case in group()]
+    files = [case[0] for group in GROUPS for case in group().values()]
     return tuple(f for f in files if isinstance(f, bytes) and len(f) < 1_000_000)
 
 

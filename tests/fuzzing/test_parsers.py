@@ -17,7 +17,7 @@ from tests.fuzzing.traps import SEEN
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server forks")
 
-INPUTS = 20
+INPUTS = 40
 FLIPS = 12
 SUBJECT = {subject.name: subject for subject in SUBJECTS}
 
