@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from featkit.errors import MissingExtraError, UsageError
-from featkit.store.files import appearing, explain_write_errors
+from featkit.store.files import appearing, explain_write_errors, writing_hdf5
 from featkit.store.reader import FeatureTable
 from featkit.store.samples import Samples
 from featkit.store.schema import put, write_header
@@ -121,7 +120,7 @@ def _label_names(samples: Samples, rows: slice) -> list[Any]:
 
 
 def _write_h5(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> None:
-    with h5py.File(path, "w") as file:
+    with writing_hdf5(path) as file:
         write_header(file, EXPORT_FORMAT)
         for name, array in _described(samples).items():
             is_text = array.dtype.kind == "U"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import filelock
 import h5py
@@ -172,6 +174,52 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
         file.flush()
         image = file.id.get_file_image()
     write_whole(path, _seal_line(kind, hashlib.sha256(image).hexdigest()) + image)
+
+
+class _NeverFull(io.FileIO):
+    """A file that takes all that is written, and keeps the first error that the system gave."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest and self.error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            if self.error is None:
+                return super().truncate(size)
+        except OSError as error:
+            self.error = error
+        return size or 0
+
+
+@contextmanager
+def writing_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
+    """Let HDF5 write a file that may be larger than memory.
+
+    HDF5 does not survive an error of the disk, and ends the process: it is told of none.
+
+    Args:
+        path: The file; what it held is gone.
+        options: Of :class:`h5py.File`.
+
+    Raises:
+        OSError: The system could not write; what the file holds is of no use.
+    """
+    with _NeverFull(path, "w+") as held:
+        try:
+            with h5py.File(held, "w", **options) as file:
+                yield file
+        finally:
+            if held.error is not None:
+                raise held.error
 
 
 @contextmanager

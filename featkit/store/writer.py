@@ -35,6 +35,7 @@ from featkit.store.files import (
     sync_folder,
     write_sealed,
     write_whole,
+    writing_hdf5,
 )
 from featkit.store.fingerprint import Provenance, canonical_json, fingerprint
 from featkit.store.indexes import unused_indexes
@@ -273,7 +274,7 @@ class PartialTable:
             with self._open(part) as file:
                 valid[rows.start : rows.stop] = read_array(file, "valid", (len(rows),), "?")
                 failures |= read_failures(self._file(part), file, rows)
-        with h5py.File(path, "w", libver=LIBVER, userblock_size=USERBLOCK) as file:
+        with writing_hdf5(path, libver=LIBVER, userblock_size=USERBLOCK) as file:
             write_header(
                 file,
                 TABLE_FORMAT,

@@ -24,6 +24,7 @@ from featkit.store.files import (
     write_sealed,
     write_whole,
 )
+from tests.processes import run_forked
 
 
 def fill(file: h5py.File) -> None:
@@ -151,3 +152,36 @@ def test_a_full_disk_is_told_with_what_goes_on_and_without(tmp_path: Path) -> No
         with pytest.raises(DiskFullError, match=wanted), explain_full_disk("rows", tmp_path, kept):
             write_whole(tmp_path / "a", b"bytes")
         assert list(tmp_path.iterdir()) == []
+
+
+HDF5_UNDER_A_LIMIT = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from featkit.store.files import writing_hdf5
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    with writing_hdf5(Path(sys.argv[1])) as file:
+        file["names"] = ["abc"] * 1000
+        rows = file.create_dataset("rows", (4000, 16), np.float32)
+        for start in range(0, 4000, 100):
+            rows[start : start + 100] = start
+    print("written")
+except OSError as error:
+    print(error.errno)
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 2_000, 8_000, 100_000, 250_000])
+def test_hdf5_survives_a_disk_that_is_full(tmp_path: Path, limit: int) -> None:
+    ended = run_forked(HDF5_UNDER_A_LIMIT, tmp_path / "a.h5", limit)
+    assert (ended.returncode, ended.stdout.strip()) == (0, str(errno.EFBIG)), ended.stderr
+
+
+def test_hdf5_writes_what_h5py_reads(tmp_path: Path) -> None:
+    ended = run_forked(HDF5_UNDER_A_LIMIT, tmp_path / "a.h5", 10**7)
+    assert ended.stdout == "written\n", ended.stderr
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["names"].asstr()[...].tolist() == ["abc"] * 1000
+        wanted = np.repeat(np.arange(0, 4000, 100), 100)
+        np.testing.assert_array_equal(file["rows"][...], np.tile(wanted[:, None], 16))
