@@ -114,7 +114,8 @@ def extract(
     from featkit.extraction.pipeline import run_plan
     from featkit.extraction.planning import Options, plan_extraction
 
-    if not dry_run and done_by_others(devices, num_nodes, options["device"]):
+    asked = (None, None) if dry_run else (devices, num_nodes)
+    if done_by_others(*asked, options["device"]):
         return
     chosen = Options(compiled=compiled, fail_fast=on_error == "fail", **options)
     images = open_source(source)

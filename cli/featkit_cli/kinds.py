@@ -279,7 +279,7 @@ def _folders_with(file: str, text: str, before: str = "") -> Iterator[Item]:
 
 def _analysis_of(file: Path) -> str:
     """Return the analysis of a ``result.json``, which begins with it."""
-    with file.open("rb") as content:
+    with file.expanduser().open("rb") as content:
         found = re.search(rb'"analysis": "([^"\\]*)"', content.read(300))
     return found[1].decode(errors="replace") if found else ""
 

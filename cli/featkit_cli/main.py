@@ -96,11 +96,11 @@ def _summary(points: Sequence[EntryPoint]) -> str:
     (point,) = points
     try:
         spec = importlib.util.find_spec(point.module)
-    except ImportError:
-        spec = None
-    if spec is None or spec.origin is None:
+        tree = ast.parse(Path(spec.origin or "").read_bytes()) if spec else None
+    except Exception:  # noqa: BLE001 - a package of someone else may raise anything
+        tree = None
+    if tree is None:
         return f"(cannot be imported: {point.value})"
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == point.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]

@@ -86,12 +86,7 @@ class _Features:
     queries: StoredRows
 
 
-@dataclass(frozen=True)
-class _Approximation:
-    """How many of the neighbours were found, and by which effort."""
-
-    recall: Recall
-    effort: int
+_CHOSEN_BY = "layers were chosen by approximate neighbours"
 
 
 class KNN:
@@ -139,8 +134,11 @@ class KNN:
         split = split_samples(pairs)
         check_classes(split)
         tried: list[dict[str, Any]] = []
+        notes: list[str] = []
         if self.config.taps:
-            pairs, tried = pick_layers(pairs, lambda table: self._leave_one_out(table, split))
+            pairs, tried = pick_layers(
+                pairs, lambda table: self._leave_one_out(table, split, notes)
+            )
         self._check_combinations(pairs)
         config, provenance = describe_run(self.config, inputs, ("faiss-cpu", "torch"))
         provenance["metric"] = "cosine"
@@ -155,6 +153,7 @@ class KNN:
         }
         result = Result("knn", config, counted, {"accuracy": [], "per_class": []})
         result.provenance = provenance
+        result.notes += notes
         if tried:
             result.tables["layers"] = tried
             result.shown = {"layers": (), "accuracy": ()}
@@ -189,27 +188,29 @@ class KNN:
             of_all = StoredRows(asked, split.query_rows, how)
             yield _Features(how, bank_of_all, bank_of_all if split.leave_one_out else of_all)
 
-    def _leave_one_out(self, table: FeatureTable, split: Split) -> float:
+    def _leave_one_out(self, table: FeatureTable, split: Split, notes: list[str]) -> float:
         """Return the accuracy of a bank's rows among each other, the mean over k."""
         bank = StoredRows((table,), split.bank_rows)
-        votes, _, _ = self._vote(_Features(table.name, bank, bank), split, leave_one_out=True)
+        votes, index, odd = self._vote(_Features(table.name, bank, bank), split, leave_one_out=True)
+        notes += [f"{table.name}: {note}" for note in odd]
+        if index is not None and _CHOSEN_BY not in notes:
+            notes.append(_CHOSEN_BY)
         return float(np.mean([(found == split.bank_labels).mean() for found in votes.values()]))
 
     def _vote(
         self, features: _Features, split: Split, leave_one_out: bool
-    ) -> tuple[dict[int, NDArray[np.int64]], _Approximation | None, list[str]]:
-        """Return the class of each query for each k, how well neighbours were found, and notes."""
+    ) -> tuple[dict[int, NDArray[np.int64]], ApproximateNeighbors | None, list[str]]:
+        """Return the class of each query for each k, the index that was used, and notes."""
         config, bank, queries = self.config, features.bank.rows(), features.queries.rows()
         k, count = max(config.k), len(split.classes)
         own = np.arange(bank.shape[0]) if leave_one_out else None
         notes: list[str] = []
-        told = None
+        index = None
         if config.approximate:
             check_search(queries, bank, k, own)  # before an index is made
             index = ApproximateNeighbors(k, config.approximate, config.recall, config.device)
             notes = open_index(features.bank, index)
             found = index.blocks(queries, k, own=own)
-            told = _Approximation(index.measure(queries, own=own), index.effort_)
         else:
             found = neighbor_blocks(queries, bank, k, own=own, device=config.device)
         votes = {k: np.empty(queries.shape[0], np.int64) for k in config.k}
@@ -223,14 +224,16 @@ class KNN:
                 )
             for k, winners in voted.items():
                 votes[k][part] = winners
-        return votes, told, notes
+        return votes, index, notes
 
     def _judge(self, features: _Features, split: Split, result: Result) -> None:
         config, name, count = self.config, features.name, len(split.classes)
-        votes, told, notes = self._vote(features, split, split.leave_one_out)
+        votes, index, notes = self._vote(features, split, split.leave_one_out)
         result.notes += [f"{name}: {note}" for note in notes]
-        if told:
-            _tell_recall(result, config, name, told)
+        if index is not None:
+            queries = features.queries.rows()
+            own = np.arange(queries.shape[0]) if split.leave_one_out else None
+            _tell_recall(result, config, name, index, index.measure(queries, own=own))
         for k in dict.fromkeys(config.k):
             confusion = np.zeros((count, count), np.int64)
             np.add.at(confusion, (split.query_labels, votes[k]), 1)
@@ -252,8 +255,10 @@ class KNN:
             result.arrays[f"confusion/{name}/k{k}"] = confusion
 
 
-def _tell_recall(result: Result, config: KNNConfig, name: str, told: _Approximation) -> None:
-    found, k = told.recall, max(config.k)
+def _tell_recall(
+    result: Result, config: KNNConfig, name: str, index: ApproximateNeighbors, found: Recall
+) -> None:
+    k = max(config.k)
     result.tables.setdefault("recall", []).append(
         {
             "features": name,
@@ -262,14 +267,15 @@ def _tell_recall(result: Result, config: KNNConfig, name: str, told: _Approximat
             "low": found.low,
             "high": found.high,
             "compared": found.queries,
-            "effort": told.effort,
+            "effort": index.effort_,
         }
     )
     what = "lists looked through" if config.approximate == "ivf" else "candidates kept"
     short = f", less than the {config.recall:.1%} asked for" if found.high < config.recall else ""
     result.notes.append(
-        f"{name}: accuracy of approximate neighbours ({config.approximate}, {told.effort:,} {what})"
-        f": {found.share:.1%} of the {k} nearest are found (95 % interval {found.low:.1%} to "
+        f"{name}: accuracy of approximate neighbours "
+        f"({config.approximate}, {index.effort_:,} {what}): "
+        f"{found.share:.1%} of the {k} nearest are found (95 % interval {found.low:.1%} to "
         f"{found.high:.1%}, {found.queries:,} queries compared with an exact search){short}"
     )
 

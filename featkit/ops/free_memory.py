@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ _GROUP_FILES = {  # limit, what is used of it, and what of that the kernel can d
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-_PROCESS = {resource.RLIMIT_DATA: "VmData", resource.RLIMIT_AS: "VmSize"}
+_PROCESS = {"RLIMIT_DATA": "VmData", "RLIMIT_AS": "VmSize"}
 
 
 def free_memory() -> int:
@@ -56,8 +55,12 @@ def _groups() -> Iterator[int]:
 def _limits() -> Iterator[int]:
     """Yield what each limit of the process leaves."""
     status = _text(Path("/proc/self/status"))
+    if not status:
+        return
+    import resource  # which only Unix has
+
     for limit, name in _PROCESS.items():
-        most, _ = resource.getrlimit(limit)
+        most, _ = resource.getrlimit(getattr(resource, limit))
         held = re.search(rf"(?m)^{name}:\s+(\d+) kB", status)
         if most != resource.RLIM_INFINITY and held:
             yield most - int(held[1]) * 1024

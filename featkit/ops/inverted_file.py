@@ -44,7 +44,7 @@ FITTED = 30
 ITERATIONS = 10
 """Of k-means, as in faiss' ``IndexIVF``."""
 
-_WORKING = 2**28
+_WORKING = 2**26
 """Bytes that k-means takes beside its rows; faiss ends the process where it does not get them."""
 
 

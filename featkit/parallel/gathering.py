@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from featkit.parallel.group import here
+from featkit.parallel.group import add_up, all_there, here
 
 
 class GatherRows(torch.autograd.Function):
@@ -18,12 +18,12 @@ class GatherRows(torch.autograd.Function):
     def forward(_ctx: Any, rows: Tensor) -> Tensor:
         """Return (b · processes, …)."""
         found = [torch.empty_like(rows) for _ in range(here().count)]
-        dist.all_gather(found, rows.contiguous())
+        with all_there():
+            dist.all_gather(found, rows.contiguous())
         return torch.cat(found)
 
     @staticmethod
     def backward(_ctx: Any, gradient: Tensor) -> Tensor:
         """Return the gradient of the sum of what all processes make of the rows of this one."""
-        total = gradient.contiguous()
-        dist.all_reduce(total)
+        total = add_up(gradient.clone(memory_format=torch.contiguous_format))
         return total[here().share(len(total))]

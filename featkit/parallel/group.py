@@ -5,11 +5,13 @@ All of them call the same functions in the same order. The first process is that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from featkit.errors import FeatkitError, one_line
 from featkit.parallel.place import ALONE, Place, given_place
 
 if TYPE_CHECKING:
@@ -17,12 +19,35 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MEETING = timedelta(minutes=15)
+"""For the others to start."""
+
 _PATIENCE = timedelta(days=30)
 """For others to come as far as this process. Not a watch: who started them sees one that dies."""
 
 _place: Place = ALONE
 _board: Any = None
 _seen: dict[str, int] = {}
+
+
+class RankError(FeatkitError):
+    """One of several processes has ended before its work was done."""
+
+
+@contextmanager
+def all_there() -> Iterator[None]:
+    """Say of an error of the network what it means.
+
+    Raises:
+        RankError: Another process has ended, or cannot be reached.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, NCCL and the store where processes meet
+        raise RankError(
+            f"another process of this task has ended, or cannot be reached "
+            f"({one_line(error, 200)}): what was kept is safe; run the same command again"
+        ) from error
 
 
 def here() -> Place:
@@ -42,6 +67,7 @@ def join() -> Place:
 
     Raises:
         UsageError: The environment cannot be understood.
+        RankError: Another process has not come within 15 minutes.
     """
     global _place, _board
     place = given_place()
@@ -52,10 +78,20 @@ def join() -> Place:
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
+    try:
+        store, rank, count = next(rendezvous("env://", timeout=_MEETING))
+    except RuntimeError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RankError(
+            f"process {place.rank} of {place.count} has not met the others at {where} "
+            f"({one_line(error, 200)}): see whether they have started, and whether the port "
+            f"is free"
+        ) from error
+    store.set_timeout(_PATIENCE)
     backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     own = PrefixStore("featkit", store)
-    dist.init_process_group(backends, store=own, rank=rank, world_size=count, timeout=_PATIENCE)
+    with all_there():
+        dist.init_process_group(backends, store=own, rank=rank, world_size=count, timeout=_PATIENCE)
     _place, _board = place, own
     return place
 
@@ -67,7 +103,8 @@ def leave() -> None:
         return
     import torch.distributed as dist
 
-    dist.barrier()
+    with all_there():
+        dist.barrier()
     dist.destroy_process_group()
     _place, _board = ALONE, None
 
@@ -95,7 +132,8 @@ def first(work: Callable[[], T]) -> T:
             told[1] = error
         finally:
             _place = place
-    dist.broadcast_object_list(told, src=0)
+    with all_there():
+        dist.broadcast_object_list(told, src=0)
     if told[1] is not None:
         raise told[1]
     found: T = told[0]
@@ -116,7 +154,8 @@ def all_of(value: T) -> list[T]:
     import torch.distributed as dist
 
     found: list[T] = [value] * _place.count
-    dist.all_gather_object(found, value)
+    with all_there():
+        dist.all_gather_object(found, value)
     return found
 
 
@@ -124,7 +163,8 @@ def added_by_all(name: str, more: int) -> int:
     """Add to a number that all share, and return by how much it has grown since; nobody waits."""
     if _board is None:
         return more
-    total = int(_board.add(name, more))
+    with all_there():
+        total = int(_board.add(name, more))
     grown, _seen[name] = total - _seen.get(name, 0), total
     return grown
 
@@ -134,7 +174,8 @@ def add_up(tensor: Tensor) -> Tensor:
     if _place != ALONE:
         import torch.distributed as dist
 
-        dist.all_reduce(tensor)
+        with all_there():
+            dist.all_reduce(tensor)
     return tensor
 
 
@@ -191,7 +232,8 @@ def rows_to_first(rows: Tensor, out: Tensor | None, place: slice) -> None:
     places = all_of(place)
     if not is_first():
         if len(rows):
-            dist.send(rows.contiguous(), dst=0)
+            with all_there():
+                dist.send(rows.contiguous(), dst=0)
         return
     assert out is not None  # noqa: S101 - as said above
     if len(rows):
@@ -199,5 +241,6 @@ def rows_to_first(rows: Tensor, out: Tensor | None, place: slice) -> None:
     for rank, there in enumerate(places[1:], 1):
         if there.start < there.stop:
             part = torch.empty((there.stop - there.start, *out.shape[1:]), dtype=out.dtype)
-            dist.recv(part, src=rank)
+            with all_there():
+                dist.recv(part, src=rank)
             out[there] = part

@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from featkit.errors import FeatkitError, UsageError
-from featkit.parallel.group import join
+from featkit.parallel.group import RankError, join
 from featkit.parallel.place import ALONE, given_place
 
 TASK_FILE = "task.pickle"
 ERROR_FILE = "error-{rank}.pickle"
 
 _TASK = "featkit"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_SIGNALS = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+    if name in signal.Signals.__members__
+)
 _NODE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
-
-
-class RankError(FeatkitError):
-    """One of several processes has ended before its work was done."""
 
 
 def starts_others(devices: int | None, num_nodes: int | None) -> bool:
@@ -79,7 +79,7 @@ def run_on_ranks(
     Raises:
         UsageError: The environment does not say where machines meet, or an argument cannot be
             pickled.
-        RankError: A process was killed.
+        RankError: A process was killed, or others cannot be reached.
         Exception: What the first process that failed has raised; the others are ended.
     """
     count, nodes = devices or 1, num_nodes or 1
@@ -124,13 +124,14 @@ def _run_agent(folder: Path, count: int, nodes: int) -> None:
         run_id=_TASK,
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(str(folder / "logs")),
+        signals_to_handle=",".join(_heard()),
         **_rendezvous(nodes),
     )
     try:
         with _sharing_cores(count), _signals_as_before():
             elastic_launch(config, sys.executable)("-P", "-m", "featkit.parallel.rank", str(folder))
     except ChildFailedError as error:
-        raise _cause(folder, count, error.failures) from None
+        raise _cause(folder, count, nodes, error.failures) from None
     except SignalException as error:
         signal.raise_signal(error.sigval)  # to whom it was sent before the agent took it
         raise KeyboardInterrupt from None
@@ -148,6 +149,11 @@ def _sharing_cores(count: int) -> Iterator[None]:
         yield
     finally:
         del os.environ["OMP_NUM_THREADS"]
+
+
+def _heard() -> list[str]:
+    """Return the names of the signals that whoever started this process has not switched off."""
+    return [number.name for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
@@ -181,25 +187,31 @@ def _rendezvous(nodes: int) -> dict[str, Any]:
     }
 
 
-def _cause(folder: Path, count: int, failures: Mapping[int, Any]) -> BaseException:
+def _cause(folder: Path, count: int, nodes: int, failures: Mapping[int, Any]) -> BaseException:
     """Return the error of the process that failed first, and not of those that it took along."""
-    killed = [f for f in failures.values() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM]
-    if killed:
-        name = signal.Signals(-killed[0].exitcode).name
+    node = int(os.environ["NODE_RANK"]) if nodes > 1 else 0
+    in_order = sorted(failures.values(), key=lambda failure: failure.timestamp)
+    ended = [failure for failure in in_order if failure.exitcode < 0]
+    killed = [failure for failure in ended if failure.exitcode != -signal.SIGTERM]
+    files = sorted(folder.glob(ERROR_FILE.format(rank="*")), key=lambda file: file.stat().st_mtime)
+    errors: list[BaseException] = [pickle.loads(file.read_bytes()) for file in files]  # noqa: S301 - our processes wrote them
+    own = [error for error in errors if not isinstance(error, RankError)]
+    told = [error for error in own if isinstance(error, FeatkitError)] or own
+    if told and not killed:
+        alike = [error for error in told if type(error) is type(told[0])]
+        return min(alike, key=lambda error: vars(error)["rank"])
+    if killed or (ended and ended[0] is in_order[0]):
+        first = (killed or ended)[0]
+        name = signal.Signals(-first.exitcode).name
         memory = " (out of memory?)" * (name == "SIGKILL")
         return RankError(
-            f"process {killed[0].local_rank} of {count} was ended by {name}{memory}: what "
-            f"was kept is safe; run the same command again, with as many --devices or others"
+            f"process {node * count + first.local_rank} of {count * nodes} was ended by {name}"
+            f"{memory}: what was kept is safe; run the same command again, with as many --devices "
+            f"or others"
         )
-    files = sorted(folder.glob(ERROR_FILE.format(rank="*")), key=lambda file: file.stat().st_mtime)
-    errors = [pickle.loads(file.read_bytes()) for file in files]  # noqa: S301 - our processes wrote them
     if errors:
-        told = [error for error in errors if isinstance(error, FeatkitError)] or errors
-        alike = [error for error in told if type(error) is type(told[0])]
-        found: BaseException = min(alike, key=lambda error: vars(error)["rank"])
-        return found
-    first = min(failures.values(), key=lambda failure: failure.timestamp)
+        return errors[0]
     return RankError(
-        f"process {first.local_rank} ended with exit status {first.exitcode} before its work was "
-        f"done: run the same command again"
+        f"process {node * count + in_order[0].local_rank} ended with exit status "
+        f"{in_order[0].exitcode} before its work was done: run the same command again"
     )

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from featkit.errors import UsageError
 
 _PORTS = range(20_000, 30_000)
-"""Where the processes of a SLURM job meet: nobody tells them, so the job's number does."""
+"""Where the processes of a step of SLURM meet: nobody tells them, so its number does."""
+
+_STEPS = 1009
+"""Ports between those of two steps of a job."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def given_place(environment: MutableMapping[str, str] = os.environ) -> Place:
 
 def _from_slurm(step: Mapping[str, str]) -> dict[str, str]:
     tasks = _tasks_of_nodes(step["SLURM_STEP_TASKS_PER_NODE"])
-    port = _PORTS[int(step["SLURM_JOB_ID"]) % len(_PORTS)]
+    number = int(step["SLURM_JOB_ID"]) + _STEPS * int(step.get("SLURM_STEP_ID", "0"))
+    port = _PORTS[number % len(_PORTS)]
     return {
         "RANK": step["SLURM_PROCID"],
         "WORLD_SIZE": step["SLURM_STEP_NUM_TASKS"],

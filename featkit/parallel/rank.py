@@ -10,9 +10,10 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
-from featkit.errors import FeatkitError, one_line
-from featkit.parallel.group import here, join, leave
+from featkit.errors import FeatkitError, UsageError, one_line
+from featkit.parallel.group import RankError, here, join, leave
 from featkit.parallel.launch import ERROR_FILE, TASK_FILE
 
 _LINGER = 3.0
@@ -23,18 +24,28 @@ def main(folder: Path) -> None:
     """Do the task that lies in a folder, and leave the error there if one is raised."""
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
-        work, arguments = pickle.loads((folder / TASK_FILE).read_bytes())  # noqa: S301 - the parent wrote it
+        work, arguments = _task(folder)
         join()
         work(**arguments)
     except KeyboardInterrupt:
         os._exit(128 + signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the parent raises it
         _leave_error(folder, error)
-        if not isinstance(error, FeatkitError):
+        if isinstance(error, RankError) or not isinstance(error, FeatkitError):
             time.sleep(_LINGER)
         sys.stdout.flush()
         os._exit(1)  # what waits for the others would wait here
     leave()
+
+
+def _task(folder: Path) -> Any:
+    try:
+        return pickle.loads((folder / TASK_FILE).read_bytes())  # noqa: S301 - the parent wrote it
+    except (AttributeError, ImportError) as error:
+        raise UsageError(
+            f"several processes need what they can import, and this they cannot ({error}): give "
+            f"sources and backbones as text, or as what a module of its own defines"
+        ) from error
 
 
 def _leave_error(folder: Path, error: Exception) -> None:

@@ -236,18 +236,45 @@ def appearing(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: It cannot be written.
+        StoreError: Another process is writing it.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with _writing_alone(temporary, path):
+        try:
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def _writing_alone(temporary: Path, path: Path) -> Iterator[None]:
+    """Hold a lock on the file that is written, which ends with the process, however."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    with temporary.open("ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"{path}: another process is writing it; wait until it has finished"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # no locks are kept there
+                raise
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_UN)  # also of what was forked meanwhile
 
 
 def write_whole(path: Path, content: bytes) -> None:

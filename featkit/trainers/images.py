@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,10 @@ def _reserve_together(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8
     """Return an array that all processes of this machine share, and each fills a part of."""
     if here() == ALONE:
         return reserve(shape, np.uint8, scratch, _PIXELS)
-    path = scratch / SHARED_PIXELS.format(here().rank - here().local_rank)
-    if here().local_rank == 0:
+    machines = all_of(_machine())
+    maker = machines.index(_machine())
+    path = scratch / SHARED_PIXELS.format(maker)
+    if here().rank == maker:
         try:
             with explain_write_errors(_PIXELS, scratch, _UNCHANGED), path.open("wb") as file:
                 _allocate(file.fileno(), math.prod(shape))
@@ -142,9 +145,15 @@ def _reserve_together(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8
     all_of(None)
     found = np.memmap(path, np.uint8, "r+", shape=shape)
     all_of(None)
-    if here().local_rank == 0:
+    if here().rank == maker:
         path.unlink()
     return found
+
+
+def _machine() -> str:
+    """Return what no other machine says of itself."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return platform.node() + (boot.read_text() if boot.exists() else "")
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -168,6 +168,16 @@ def test_a_package_that_cannot_be_imported(store: Path, tmp_path: Path) -> None:
     assert featkit(site, "ls", store).returncode == 0
 
 
+def test_a_package_that_is_no_python(store: Path, tmp_path: Path) -> None:
+    site = install_by_hand(tmp_path / "site", "broken = width_plugin:Width", "def width(")
+    helped = featkit(site, "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "broken (cannot be imported: width_plugin:Width)" in " ".join(helped.stdout.split())
+    done = featkit(site, "broken", store)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "analysis 'broken' of the package other cannot be imported (SyntaxError" in done.stderr
+
+
 def test_names_that_are_taken(store: Path, tmp_path: Path) -> None:
     site = install_by_hand(tmp_path / "site", "ls = width_plugin:Width\nwidth = width_plugin:Width")
     install_by_hand(tmp_path / "site", "width = rival:Width", name="rival")

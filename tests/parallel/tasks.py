@@ -114,6 +114,15 @@ def die(folder: str, how: str) -> None:
     extract(Path(folder) / "store")
 
 
+def hang_up(folder: str) -> None:
+    """Send everyone what a terminal sends that is closed."""
+    for process in (os.getppid(), os.getpid()):
+        os.kill(process, signal.SIGHUP)
+    time.sleep(0.5)
+    if is_first():
+        (Path(folder) / "done").touch()
+
+
 def train_until_killed(run: str) -> None:
     """Train, and let one process be killed once an epoch is kept."""
     _kill_one_after(Path(run) / "weights" / "epoch-0001.safetensors")

@@ -43,6 +43,12 @@ def test_srun_tells_torch_where_to_meet():
     assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == ("gpu07", "23456")
 
 
+def test_two_steps_of_a_job_do_not_meet():
+    steps = [SRUN | {"SLURM_STEP_ID": str(number)} for number in range(3)]
+    ports = [given_place(step) and step["MASTER_PORT"] for step in steps]
+    assert len(set(ports)) == 3
+
+
 @pytest.mark.parametrize("missing", TORCHRUN)
 def test_a_variable_that_is_missing_is_named(missing):
     environment = {name: value for name, value in TORCHRUN.items() if name != missing}
@@ -98,6 +104,60 @@ def test_a_process_that_is_killed_ends_the_run_which_then_goes_on(tmp_path, foun
         run_on_ranks(tasks.die, {"folder": str(tmp_path), "how": "kill"}, 2)
     tasks.extract(tmp_path / "store")
     assert len(featkit.open_store(tmp_path / "store").tables()) == 2
+
+
+SCRIPT = """
+from featkit.parallel.launch import run_on_ranks
+from tests.parallel import tasks
+class Mine: pass
+if __name__ == "__main__":
+    run_on_ranks(tasks.extract, {"store": Mine()}, 2)
+"""
+
+
+def test_what_processes_cannot_import_is_told(environment):
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "UsageError: several processes need what they can import" in ended.stderr
+    assert "Can't get attribute 'Mine'" in ended.stderr
+
+
+def test_what_is_started_by_nohup_outlives_the_terminal(tmp_path, found_by_ranks):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run_on_ranks(tasks.hang_up, {"folder": str(tmp_path)}, 2)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "done").exists()
+
+
+NODE = """
+import sys
+from featkit.parallel.launch import RankError, run_on_ranks
+from tests.parallel import tasks
+try:
+    run_on_ranks(tasks.die, {"folder": sys.argv[1], "how": "kill"}, 1, 2)
+except RankError as error:
+    print(error)
+"""
+
+
+def test_both_nodes_tell_of_a_process_that_is_killed(tmp_path, environment):
+    given = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(20_000 + os.getpid() % 10_000)}
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-c", NODE, str(tmp_path)],
+            env={**environment, **given, "NODE_RANK": str(node)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in nodes]
+    assert said[0].startswith("another process of this task has ended, or cannot be reached")
+    assert said[1].startswith("process 1 of 2 was ended by SIGKILL (out of memory?)")
 
 
 def test_its_own_error_ends_the_run(tmp_path, found_by_ranks, capfd):

@@ -185,3 +185,20 @@ def test_hdf5_writes_what_h5py_reads(tmp_path: Path) -> None:
         assert file["names"].asstr()[...].tolist() == ["abc"] * 1000
         wanted = np.repeat(np.arange(0, 4000, 100), 100)
         np.testing.assert_array_equal(file["rows"][...], np.tile(wanted[:, None], 16))
+
+
+def test_two_processes_do_not_write_one_file_at_once(tmp_path: Path) -> None:
+    other = (
+        "import sys; from pathlib import Path; from featkit.store.files import write_whole\n"
+        "write_whole(Path(sys.argv[1]), b'other')"
+    )
+    path = tmp_path / "a"
+    with appearing(path) as temporary:
+        temporary.write_bytes(b"half of ")
+        assert "another process is writing it" in run_forked(other, path).stderr
+        with temporary.open("ab") as file:
+            file.write(b"this")
+    assert path.read_bytes() == b"half of this"
+    assert not run_forked(other, path).returncode
+    assert path.read_bytes() == b"other"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
