@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featkit.errors import DamagedError, StoreError
+from featkit.errors import DamagedError, StoreError, one_line
 from featkit.store.files import check_seal
 from featkit.store.fingerprint import fingerprint
 from featkit.store.indexes import index_files, read_index
@@ -118,7 +118,7 @@ def _check_table(file: Path, samples: Samples, store: Path) -> Check:
     found = list(_table_problems(table, samples))
     names = table.backbone, table.tap, table.pooling
     if not all(map(is_slug, names)) or file != store / table_file(*names):
-        found.append(f"holds {table.name}; it was renamed by hand")
+        found.append(f"holds {one_line(table.name, 200)}; it was renamed by hand")
     unreadable = [
         f"unreadable: {samples.paths[row]} ({reason})" for row, reason in table.failures.items()
     ]

@@ -73,3 +73,12 @@ def test_tables_of_other_images_and_renamed_tables(store: Path) -> None:
     found = " ".join(problems(store)["net_a/layer1.none.h5"])
     assert "other images" in found
     assert "its key" in found
+
+
+def test_a_name_without_an_end_is_cut(store: Path) -> None:
+    with h5py.File(store / "net_b" / "fc.none.h5", "r+") as file:
+        file.attrs["backbone"] = "[" * 5000
+    seal_by_hand(store / "net_b" / "fc.none.h5", "featkit-table")
+    (line,) = problems(store)["net_b/fc.none.h5"]
+    assert "renamed" in line
+    assert len(line) < 300
