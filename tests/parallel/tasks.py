@@ -45,6 +45,11 @@ def extract(store: Path) -> None:
     featkit.extract("digits", backbones, store, workers=0, batch_size=16, precision="fp32")
 
 
+def extract_few(photos: str, store: str) -> None:
+    """Extract fewer parts than there are processes."""
+    featkit.extract(photos, NETWORK, store, workers=0, batch_size=16, precision="fp32")
+
+
 def train(method: str, run: Path, **options: Any) -> None:
     chosen = {**TINY[method], **SGD, **options}
     featkit.train(method, "digits", run, preset="tiny", workers=0, **chosen)

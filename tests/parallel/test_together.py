@@ -7,6 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import featkit
 from featkit.errors import UsageError
@@ -23,6 +25,25 @@ def test_tables_have_the_same_bytes(alone, together):
         assert (one.path / file).read_bytes() == (two.path / file).read_bytes()
     assert not any(check.problems for check in verify_store(two.path))
     assert not list((two.path / ".partial").glob("*"))
+
+
+def test_more_processes_than_parts(tmp_path, found_by_ranks):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(20):
+        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02d}.png")
+    photos = str(tmp_path / "photos")
+    run_on_ranks(tasks.extract_few, {"photos": photos, "store": str(tmp_path / "three")}, 3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        tasks.extract_few(photos, str(tmp_path / "one"))
+    finally:
+        torch.set_num_threads(threads)
+    one, three = (featkit.open_store(tmp_path / name).table_files() for name in ("one", "three"))
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in three]
+    assert len(one) == 1
 
 
 def test_both_processes_have_extracted(together):
