@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterable
@@ -105,3 +106,15 @@ def slugify(name: str) -> str:
         'vit_b.in1k-rev-2'
     """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
+
+
+def given_path(text: str | Path) -> Path:
+    """Return the path that a user has written.
+
+    ``~`` is the home of the user, and ``~name`` that of another; one without a home is a name.
+
+    Example:
+        >>> given_path("~nobody.of.this.name/photos").as_posix()
+        '~nobody.of.this.name/photos'
+    """
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's raises where there is no home

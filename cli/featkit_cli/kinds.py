@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import click
 from click.shell_completion import CompletionItem
 
+from featkit.spec import given_path
+
 Item: TypeAlias = Any
 """A ``CompletionItem``, which newer releases of click made generic."""
 
@@ -268,7 +270,7 @@ def _folders_with(file: str, text: str, before: str = "") -> Iterator[Item]:
     """Yield the folders whose path begins so and that hold a file of this name."""
     parent = text.rpartition("/")[0] + "/" * ("/" in text)
     try:
-        entries = sorted(Path(parent or ".").expanduser().iterdir())
+        entries = sorted(given_path(parent or ".").iterdir())
     except OSError:
         return
     for entry in entries:
@@ -279,7 +281,7 @@ def _folders_with(file: str, text: str, before: str = "") -> Iterator[Item]:
 
 def _analysis_of(file: Path) -> str:
     """Return the analysis of a ``result.json``, which begins with it."""
-    with file.expanduser().open("rb") as content:
+    with given_path(file).open("rb") as content:
         found = re.search(rb'"analysis": "([^"\\]*)"', content.read(300))
     return found[1].decode(errors="replace") if found else ""
 

@@ -16,7 +16,7 @@ from featkit.data.table import open_table
 from featkit.data.torchvision_sets import PREFIX, open_torchvision
 from featkit.errors import SourceError
 from featkit.registry import did_you_mean
-from featkit.spec import check_options, kind_at, split_query
+from featkit.spec import check_options, given_path, kind_at, split_query
 
 _WANTED = (
     "a source is a folder of images, a CSV table path[,label], torchvision:NAME/SPLIT?root=DIR "
@@ -87,10 +87,10 @@ def open_source(spec: str | Path | Source) -> Source:
     name = str(spec)
     if isinstance(spec, str) and spec.startswith(PREFIX):
         return open_torchvision(spec)
-    path, options = Path(spec).expanduser(), dict[str, str]()
+    path, options = given_path(spec), dict[str, str]()
     if isinstance(spec, str) and not kind_at(path):
         stem, options = split_query(spec)
-        path = Path(stem).expanduser()
+        path = given_path(stem)
     if isinstance(spec, str) and path == Path("digits") and "/" not in spec:
         check_options(name, options, [])
         return open_digits(name)
@@ -102,7 +102,7 @@ def open_source(spec: str | Path | Source) -> Source:
     if path.suffix.lower() != ".csv":
         raise SourceError(f"{name!r} is a file and no CSV table; {_WANTED}")
     check_options(name, options, ["root"])
-    root = Path(options["root"]).expanduser() if "root" in options else None
+    root = given_path(options["root"]) if "root" in options else None
     return open_table(name, path, root)
 
 

@@ -22,7 +22,7 @@ from featkit.data.files import file_digest, file_stamps
 from featkit.data.packed import PackedStrings, row_numbers
 from featkit.errors import DecodeError, MissingExtraError, SourceError
 from featkit.registry import did_you_mean
-from featkit.spec import check_options, split_query
+from featkit.spec import check_options, given_path, split_query
 
 PREFIX = "torchvision:"
 _SPLIT_PARAMETERS = ("train", "split", "image_set")
@@ -194,7 +194,7 @@ def _value(spec: str, parameter: inspect.Parameter, text: str) -> Any:
         if wanted is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if parameter.name == "root":
-            return str(Path(text).expanduser())
+            return str(given_path(text))
         return wanted(text) if wanted in {int, float} else text
     except (ValueError, KeyError):
         kind = getattr(wanted, "__name__", str(wanted))

@@ -107,3 +107,9 @@ def test_packed_strings_are_small():
     packed = row_numbers(100_000)
     assert packed[99_999] == "99999"
     assert len(pickle.dumps(packed)) < 100_000 * (5 + 8) + 1000
+
+
+@pytest.mark.parametrize("spec", ["~nobody.of.this.name/x", "~nobody.of.this.name.csv?root=."])
+def test_the_home_of_nobody_is_no_source(spec):
+    with pytest.raises(SourceError, match="nobody"):
+        open_source(spec)

@@ -20,7 +20,7 @@ from featkit.backbones.segmenters.upernet import DeepStemResNet50, UPerNet
 from featkit.data.concepts.base import CodeBook, Concept, Labels
 from featkit.documents import parse_json
 from featkit.errors import BackboneError, CheckpointError, one_line
-from featkit.spec import check_options, int_option, split_query
+from featkit.spec import check_options, given_path, int_option, split_query
 
 _MEAN = (102.9801, 115.9465, 122.7717)  # of blue, green and red, on the scale 0..255
 _SIZE = 256
@@ -118,9 +118,9 @@ def open_upp(spec: str, device: str = "cpu") -> NetworkConcepts:
     size = int_option(spec, options, "size", _SIZE) or 0
     if size < _STRIDE:
         raise BackboneError(f"{spec!r}: size is a number of pixels, at least {_STRIDE}")
-    path = Path(target.partition(":")[2]).expanduser()
+    path = given_path(target.partition(":")[2])
     beside = path if path.is_dir() else path.parent
-    labels = Path(options["labels"]).expanduser() if "labels" in options else beside / "labels.json"
+    labels = given_path(options["labels"]) if "labels" in options else beside / "labels.json"
     vocabulary = _read_vocabulary(spec, labels)
     module = _fill(spec, vocabulary, _read_weights(spec, path)).to(device)
 

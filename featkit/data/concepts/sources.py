@@ -11,7 +11,7 @@ from featkit.data.concepts.layouts import open_masks
 from featkit.data.concepts.panoptic import open_panoptic
 from featkit.data.concepts.texture import Textures
 from featkit.errors import SourceError
-from featkit.spec import check_options, split_query
+from featkit.spec import check_options, given_path, split_query
 
 Opener = Callable[[str], ConceptSource]
 
@@ -26,7 +26,7 @@ def _panoptic(spec: str) -> ConceptSource:
         target, options = split_query(spec)
         path = _path(spec, target.partition(":")[2])
     check_options(spec, options, ["masks"])
-    folder = Path(options["masks"]).expanduser() if "masks" in options else None
+    folder = given_path(options["masks"]) if "masks" in options else None
     return open_panoptic(spec, path, folder)
 
 
@@ -35,7 +35,7 @@ def _path(spec: str, text: str) -> Path:
         kind = spec.partition(":")[0]
         wanted = {"masks": "a folder, masks:DIR", "panoptic": "a file, panoptic:JSON"}[kind]
         raise SourceError(f"{spec!r}: {kind} needs {wanted}")
-    return Path(text).expanduser()
+    return given_path(text)
 
 
 def _bare(make: Callable[[str], ConceptSource]) -> Opener:
