@@ -84,6 +84,7 @@ def _while_importing(sweep: Sweep) -> Row:
     """Press Ctrl-C from the first moment of a process on."""
     case = sweep.cases["extract"]
     command = [sys.executable, "-m", "featkit_cli", *map(str, sweep.begin(case))]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it off
     started = time.monotonic()
     subprocess.run(command, capture_output=True)
     seconds = 0.7 * (time.monotonic() - started)
@@ -105,7 +106,7 @@ def _while_importing(sweep: Sweep) -> Row:
     if early:
         outcome += f"; in {early} Python itself was still starting and says so in its own way"
     how = "a new process of extract, most often in its first tenths of a second"
-    return row_of("SIGINT while importing", how, stopped, outcome, clean + early == stopped)
+    return row_of("SIGINT while importing", how, stopped, outcome, 0 < stopped == clean + early)
 
 
 def deaths(sweep: Sweep) -> list[Row]:

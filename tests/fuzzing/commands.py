@@ -74,17 +74,17 @@ SPECS = {
                  "lenet5?weights=none"),
     "tap": ("layer1:avg", "layer2:avg3s2p1", "res3:max", "head", "conv1:flatten", "avgpool"),
     "table": ("features:net_a/fc.none", "features:net_b", "features", "features:net_a/layer1"),
-    "source": ("photos", "list.csv", "list.csv?root=.", "digits", "torchvision:FakeData?size=3"),
-    "concepts": ("color", "texture", "masks:photos", "panoptic:x.json?masks=photos"),
+    "source": ("photos", "list.csv?root=.", "list.csv?root=photos", "torchvision:FakeData?size=3",
+               "torchvision:FakeData?size=12", "digits"),
+    "concepts": ("color", "masks:photos", "masks:photos/0", "panoptic:x.json?masks=photos",
+                 "panoptic:list.csv?masks=photos", "texture"),
 }  # fmt: skip
 
 
 def _spec_cases(_folder: Path) -> SearchStrategy[Case]:
     def of(kind: str) -> SearchStrategy[Case]:
-        text = st.sampled_from(SPECS[kind]).flatmap(_mutated_text)
-        text = st.one_of(
-            text, text, text, text, st.sampled_from(SPECS[kind]), st.sampled_from(TEXTS)
-        )
+        changed = [st.sampled_from(SPECS[kind]).flatmap(_mutated_text) for _ in range(4)]
+        text = st.one_of(*changed, st.sampled_from(SPECS[kind]), st.sampled_from(TEXTS))
         return text.map(lambda written: Case(words=(kind, written)))
 
     return st.one_of(*map(of, SPECS))
@@ -97,7 +97,9 @@ def _names_something(folder: Path, words: tuple[str, ...]) -> object:
     kind, text = words
     if kind == "tap":
         return split_tap(text)
-    name = text.partition("?")[0].partition("=")[2] or text.partition("?")[0]
+    whole = text.partition("?")[0]
+    before, _, after = whole.partition("=")
+    name = after if after and "(" not in before else whole
     known = [spec.partition("?")[0].partition(":")[0] for spec in SPECS[kind]]
     first = name.partition(":")[0].partition("(")[0]
     return first in [k.partition("(")[0].rpartition("=")[2] for k in known]
