@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from typing import Any
+
+DEPTH = 100
+"""Lists and objects within each other that a text may have: less than what recursion stands."""
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -22,7 +26,7 @@ def parse_json(content: str | bytes) -> Any:
     Example:
         >>> parse_json('{"a": [1, null]}')
         {'a': [1, None]}
-        >>> parse_json("[" * 100_000)
+        >>> parse_json("[" * 101 + "]" * 101)
         Traceback (most recent call last):
         ValueError: nested too deeply
     """
@@ -33,4 +37,18 @@ def parse_json(content: str | bytes) -> Any:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if _is_deeper(value, DEPTH):
+        raise ValueError("nested too deeply")
     return value
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        inside = (x.values() if isinstance(x, dict) else x for x in level if _is_nested(x))
+        level = list(chain.from_iterable(inside))
+    return any(map(_is_nested, level))
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, dict | list)

@@ -1,8 +1,10 @@
 """JSON that nobody should have written, and messages with names that nobody should have given."""
 
+import json
+
 import pytest
 
-from featkit.documents import parse_json
+from featkit.documents import DEPTH, parse_json
 from featkit.errors import FeatkitError
 
 
@@ -14,6 +16,14 @@ from featkit.errors import FeatkitError
 def test_what_is_no_json_is_one_error(content):
     with pytest.raises(ValueError, match="."):
         parse_json(content)
+
+
+def test_a_depth_that_later_code_stands():
+    deepest = b"[" * (DEPTH - 1) + b'{"a": 1}' + b"]" * (DEPTH - 1)
+    assert json.dumps(parse_json(deepest)).encode() == deepest
+    for deeper in (b"[%b]" % deepest, b'{"a": %b}' % deepest, b"[" * 900 + b"]" * 900):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parse_json(deeper)
 
 
 def test_pairs_of_surrogates_are_text():

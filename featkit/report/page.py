@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import io
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import jinja2
 from PIL import Image
 
 from featkit.analyses.base import RESULT_FILE, Result
+from featkit.documents import parse_json
 from featkit.errors import UsageError, one_line
 from featkit.report.dissection import PAGE, PICTURES, picture_name
 from featkit.report.figures import described, draw_figure
@@ -29,6 +29,9 @@ UNITS = 24
 
 LONG = 200
 """Characters of a text in a cell."""
+
+LARGEST = 64_000_000
+"""Bytes of an image that goes into the page; a figure has some thousands."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def _section(given: str | Path | Result) -> Section:
 
 def _figure_names(folder: Path) -> list[str]:
     """Return the names of the figures beside a result that are names of files there."""
-    names = json.loads((folder / RESULT_FILE).read_bytes()).get("figures")
+    names = parse_json((folder / RESULT_FILE).read_bytes()).get("figures")
     listed = names if isinstance(names, list) else []
     return [name for name in listed if isinstance(name, str) and Path(name).name == name]
 
@@ -203,6 +206,8 @@ def _aligned(values: Sequence[Any]) -> list[str]:
 
 
 def _read_picture(file: Path, name: str) -> Picture:
+    if not file.is_file() or file.stat().st_size > LARGEST:
+        raise ValueError(f"no file of at most {LARGEST:,} bytes")
     content = file.read_bytes()
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
         kind, text = (image.format or "").lower(), str(image.info.get("Title") or name)

@@ -6,7 +6,6 @@ any time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,21 @@ import h5py
 from numpy.typing import NDArray
 
 from featkit.errors import DamagedError, StoreError
-from featkit.store.datasets import key_of
+from featkit.store.datasets import Shape, key_of, read_array, read_json, reading
 from featkit.store.files import check_seal, explain_write_errors, write_sealed
 from featkit.store.fingerprint import Provenance, canonical_json, fingerprint
-from featkit.store.schema import INDEX_FOLDER, INDEX_FORMAT, check_header, put, write_header
+from featkit.store.schema import INDEX_FOLDER, INDEX_FORMAT, put, write_header
+
+_SAMPLE: dict[str, tuple[Shape, str]] = {
+    "sample": ((None,), "<i8"),
+    "nearest": ((None, None), "<i8"),
+    "similarities": ((None, None), "<f4"),
+}
+_ARRAYS: dict[str, dict[str, tuple[Shape, str]]] = {
+    "ivf": _SAMPLE | {"centroids": ((None, None), "<f4"), "lists": ((None,), "<i4")},
+    "hnsw": _SAMPLE | {"levels": ((None,), "<i4"), "links": ((None,), "<i4"), "entry": ((), "<i8")},
+}
+"""Shape and type of the arrays of each kind."""
 
 
 def index_file(store: Path, provenance: Provenance) -> Path:
@@ -38,17 +48,30 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """
     try:
         check_seal(path, INDEX_FORMAT)
-        with h5py.File(path, "r", locking=False) as file:
-            check_header(file, INDEX_FORMAT, path)
-            provenance = json.loads(file.attrs["provenance"])
-            arrays = {name: file[name][...] for name in file}
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); delete it") from error
-    if fingerprint(provenance) != path.stem:
-        raise DamagedError(f"{path}: its key does not belong to its provenance; delete it")
-    return provenance, arrays
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); delete it") from error
+    with reading(path, INDEX_FORMAT, "delete it") as file:
+        provenance = _provenance(file)
+        if fingerprint(provenance) != path.stem:
+            raise DamagedError(f"{path}: its key does not belong to its provenance; delete it")
+        arrays = _ARRAYS[provenance["kind"]]
+        return provenance, {name: read_array(file, name, *of) for name, of in arrays.items()}
+
+
+def _provenance(file: h5py.File) -> dict[str, Any]:
+    """Return the provenance of an open index.
+
+    Raises:
+        KeyError: There is none, or it tells of no tables.
+        TypeError: They are not named by texts.
+    """
+    provenance = read_json(file, "provenance")
+    tables = provenance["tables"]
+    if not isinstance(tables, list) or not all(isinstance(key, str) for key in tables):
+        raise TypeError("tables is no list of keys")
+    return provenance
 
 
 def write_index(store: Path, provenance: Provenance, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -88,9 +111,9 @@ def unused_indexes(store: Path) -> list[Path]:
     keys = {key_of(table) for table in store.glob("[!.]*/*.h5")} if files else set()
     for path in files:
         try:
-            with h5py.File(path, "r", locking=False) as file:
-                made_of = json.loads(file.attrs["provenance"])["tables"]
-        except (OSError, KeyError, ValueError, TypeError):
+            with reading(path, INDEX_FORMAT, "delete it") as file:
+                made_of = _provenance(file)["tables"]
+        except StoreError:
             made_of = [path.stem]  # of no table
         if not keys.issuperset(made_of):
             found.append(path)

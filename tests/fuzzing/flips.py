@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -108,6 +109,9 @@ def _problems(checks: Callable[[Path], object], place: str) -> Callable[..., obj
 _VERIFY_STORE = _target("verify store", hdf5.lay_out, hdf5.verify)
 _READ_STORE = _target("read store", hdf5.lay_out, hdf5.read_store)
 _FINISH = _target("go on with a table", hdf5.make_store, hdf5.finish, output=(".",), is_fresh=True)
+_SEARCH = _target("search by an index", hdf5.make_indexes, hdf5.search, (("ivf",), ("hnsw",)),
+                  output=(".",), is_fresh=True)  # fmt: skip
+_VERIFY_INDEXES = _target("verify indexes", hdf5.make_indexes, hdf5.verify)
 _NET = lambda _, words: documents.features(words[0])  # noqa: E731
 _RUN = _target("read run", documents.make_run, _NET, (("run",),))
 _VERIFY_RUN = _target("verify run", documents.make_run, _problems(verify_run, "run"))
@@ -127,6 +131,8 @@ SUBJECTS = (
     Subject("store: samples.h5", _READ_STORE, _named("samples.h5"), (), _VERIFY_STORE),
     Subject("store: a table", _READ_STORE, _named(hdf5.TABLE), (), _VERIFY_STORE),
     Subject("store: a part", _FINISH, hdf5.part_file, (), _VERIFY_STORE),
+    *(Subject(f"store: an index, {kind}", _SEARCH, partial(hdf5.index_file, kind=kind), (kind,),
+              _VERIFY_INDEXES) for kind in hdf5.INDEXED),
     Subject("store: plan.json", _FINISH, documents.plan_file, (), _VERIFY_STORE),
     Subject("store: runs.jsonl", _READ_STORE, _named("runs.jsonl")),
     Subject("result: result.json", _LCE, _named("a/result.json"), (), _VERIFY_RESULT),

@@ -16,16 +16,21 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from featkit.store.fingerprint import fingerprint
 from featkit.store.plans import PartPlan
 from featkit.store.samples import Samples, write_samples
+from featkit.store.schema import INDEX_FORMAT
 from featkit.store.writer import PartialTable, TableSpec
-from tests.fuzzing.mutate import changed, changes
+from tests.fuzzing.mutate import any_json, changed, changes
 from tests.fuzzing.target import Case, Target
 
 ROWS = 12
-FORMATS = {"samples.h5": "featkit-samples", "table": "featkit-table", "part": "featkit-part"}
 TABLE = "net/fc.none.h5"
 FAR = "../outside/far.h5"
+INDEXED = ("ivf", "hnsw")
+
+SEARCHED = 3
+"""Neighbours that the indexes are searched for."""
 
 
 def _spec(manifest: str, tap: str) -> TableSpec:
@@ -73,6 +78,33 @@ def make_store(store: Path) -> None:
     (store / "runs.jsonl").write_text(
         json.dumps({"event": "started", "tables": ["net/fc.none", "net/conv.none"]}) + "\n"
     )
+
+
+def search(folder: Path, words: tuple[str, ...]) -> list[Any]:
+    """Find neighbours in the finished table by an index, which is kept or made, as ``knn`` does."""
+    from featkit.analyses.kept_index import StoredRows, open_index
+    from featkit.ops.approximate import ApproximateNeighbors
+    from featkit.store.reader import open_store
+
+    table = open_store(folder)["net/fc"]
+    index = ApproximateNeighbors(SEARCHED, words[0], device="cpu")  # type: ignore[arg-type]
+    open_index(StoredRows([table], table.valid), index)
+    return [summary(array) for array in index.kneighbors()]
+
+
+def make_indexes(folder: Path) -> None:
+    """Write a store with an index of each kind."""
+    lay_out(folder)
+    for kind in INDEXED:
+        search(folder, (kind,))
+
+
+def index_file(folder: Path, kind: str) -> str:
+    """Return the index of a kind."""
+    from featkit.store.indexes import index_files, read_index
+
+    files = {read_index(path)[0]["kind"]: path for path in index_files(folder)}
+    return files[kind].relative_to(folder).as_posix()
 
 
 def part_file(store: Path) -> str:
@@ -350,6 +382,47 @@ def finish(folder: Path, words: tuple[str, ...]) -> object:
             [str(path) for path in remains(folder)]]  # fmt: skip
 
 
+def _search_and_verify(folder: Path, words: tuple[str, ...]) -> object:
+    """Do all that reads indexes: ``verify``, what ``extract`` sweeps, and a search."""
+    from featkit.store.writer import remains
+
+    checks, left = verify(folder, words), [str(path) for path in remains(folder)]
+    return [checks, left, search(folder, words)]
+
+
+def _index_cases(folder: Path) -> SearchStrategy[Case]:
+    def of(kind: str) -> SearchStrategy[Case]:
+        name = index_file(folder, kind)
+        data = (folder / name).read_bytes()
+        with h5py.File(folder / name) as file:
+            provenance = json.loads(file.attrs["provenance"])
+        changed_file = mutated(data, INDEX_FORMAT).map(lambda new: Case({name: new}, (kind,)))
+        told = any_json(provenance, ("ivf", "hnsw", ["ivf"], [[1]], [], {"a": 1}))
+        return st.one_of(
+            changed_file, changed_file, told.map(lambda text: _retold(data, name, kind, text))
+        )
+
+    return st.one_of(*map(of, INDEXED))
+
+
+def _retold(data: bytes, name: str, kind: str, provenance: bytes) -> Case:
+    """An index that says another provenance, under the key that belongs to it if there is one."""
+    with contextlib.suppress(ValueError, RecursionError):
+        name = f".index/{fingerprint(json.loads(provenance))}.h5"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.h5"
+        path.write_bytes(data)
+        with h5py.File(path, "r+") as file:
+            file.attrs["provenance"] = np.array(
+                provenance.replace(b"\0", b" "), h5py.string_dtype()
+            )
+        return Case({name: sealed(path.read_bytes(), INDEX_FORMAT)}, (kind,))
+
+
+def _are_sealed(folder: Path, words: tuple[str, ...]) -> object:
+    return all(_is_sealed(file, INDEX_FORMAT) for file in folder.glob(".index/*.h5"))
+
+
 def _cases(name: str, kind: str) -> Callable[[Path], SearchStrategy[Case]]:
     def cases(_folder: Path) -> SearchStrategy[Case]:
         return mutated(_whole()[name], kind).map(lambda data: Case({name: data}))
@@ -358,6 +431,12 @@ def _cases(name: str, kind: str) -> Callable[[Path], SearchStrategy[Case]]:
 
 
 _MODULES = ("featkit.store.schema",)
+INDEXES = Target(
+    name="indexes", kind="HDF5", lay_out=make_indexes, read=_search_and_verify,
+    modules=("featkit.store.indexes", "featkit.analyses.kept_index", *_MODULES),
+    cases=_index_cases, starts=_are_sealed, valid=tuple((kind,) for kind in INDEXED),
+    output=(".",), is_fresh=True,
+)  # fmt: skip
 SAMPLES = Target(
     name="samples.h5", kind="HDF5", lay_out=lay_out, read=_both,
     modules=("featkit.store.samples", *_MODULES),

@@ -73,10 +73,8 @@ def mutated(
 
 def json_values(extra: Sequence[Any] = ()) -> SearchStrategy[Any]:
     """Values that stand where another was expected."""
-    deep: Any = 1
-    for _ in range(30):
-        deep = [deep]
-    return st.sampled_from([*CONSTANTS, *extra, deep])
+    deep = (json.loads("[" * depth + "1" + "]" * depth) for depth in (30, 900))
+    return st.sampled_from([*CONSTANTS, *extra, *deep])
 
 
 def _paths(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -152,21 +152,22 @@ def serve() -> None:
             child = _fork(watch, targets)
         pid, send, receive = child
         os.write(send, line.encode())
-        answer = _answer(receive)
+        seconds = json.loads(line)["seconds"]
+        answer = _answer(receive, seconds)
         if answer is None:
             child = None
             os.close(send)
             os.close(receive)
-            answer = _ended(pid)
+            answer = _ended(pid, seconds)
         print(answer, flush=True)
     if child is not None:
         os.close(child[1])
         os.waitpid(child[0], 0)
 
 
-def _answer(receive: int) -> str | None:
+def _answer(receive: int, seconds: float) -> str | None:
     """Return a child's answer; None if it hangs or has ended."""
-    answer, end = b"", time.monotonic() + SECONDS
+    answer, end = b"", time.monotonic() + seconds
     while select.select([receive], [], [], max(0, end - time.monotonic()))[0]:
         part = os.read(receive, 1 << 20)
         if not part:
@@ -177,7 +178,7 @@ def _answer(receive: int) -> str | None:
     return None
 
 
-def _ended(pid: int) -> str:
+def _ended(pid: int, seconds: float) -> str:
     finished, status = os.waitpid(pid, os.WNOHANG)
     for _ in range(50):
         if finished:
@@ -187,7 +188,7 @@ def _ended(pid: int) -> str:
     if not finished:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        return json.dumps({"outcome": "hangs", "seconds": SECONDS})
+        return json.dumps({"outcome": "hangs", "seconds": seconds})
     how = os.waitstatus_to_exitcode(status)
     what = signal.Signals(-how).name if how < 0 else f"exit {how}"
     return json.dumps({"outcome": "crashes", "message": what})
@@ -334,7 +335,9 @@ class Server:
                 shutil.copytree(folder, folder.with_name("sound"))
         return folder
 
-    def read(self, name: str, case: Any, starts: bool = False) -> dict[str, Any]:
+    def read(
+        self, name: str, case: Any, starts: bool = False, seconds: float = SECONDS
+    ) -> dict[str, Any]:
         """Read one input; the folder is as it was before, afterwards."""
         target, folder = self.targets[name], self.folder(name)
         before = {
@@ -344,7 +347,7 @@ class Server:
         case.write(folder)
         order = {
             "target": name, "folder": str(folder), "words": list(case.words), "starts": starts,
-            "lines": target.files() if self.lines else [],
+            "lines": target.files() if self.lines else [], "seconds": seconds,
         }  # fmt: skip
         outside = sorted((folder.parent / "outside").iterdir())
         for path in outside:
@@ -373,7 +376,7 @@ class Server:
         self.root.cleanup()
 
 
-def is_finding(report: dict[str, Any], megabytes: int) -> str:
+def is_finding(report: dict[str, Any], megabytes: int, slow: float = SLOW) -> str:
     """Return what is wrong with an outcome; empty for one that is as it should be."""
     outcome = report["outcome"]
     if outcome in ("crashes", "hangs"):
@@ -382,8 +385,8 @@ def is_finding(report: dict[str, Any], megabytes: int) -> str:
         return f"{report['message'].partition(':')[0]} at {report.get('place', '')}"
     if report["events"]:
         return f"touches what it may not: {report['events'][0]}"
-    if report["seconds"] > SLOW:
-        return f"slow: {report['seconds']:.0f} s"
+    if report["seconds"] > slow:
+        return f"slow: {report['seconds']:.1f} s"
     if report["megabytes"] > megabytes:
         return f"memory: {report['megabytes']:.0f} MB"
     return ""

@@ -10,6 +10,6 @@ TARGETS: dict[str, Target] = {
     for target in (
         images.IMAGES, tables.CSV, tables.MODELS, tables.MASKS, documents.RESULTS, documents.RUNS,
         documents.PLANS, documents.LOGS, checkpoints.SHARDS, hdf5.SAMPLES, hdf5.TABLES, hdf5.PARTS,
-        checkpoints.CHECKPOINTS, commands.SELECTORS, commands.COMMAND_LINE,
+        hdf5.INDEXES, checkpoints.CHECKPOINTS, commands.SELECTORS, commands.COMMAND_LINE,
     )
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from tests.fuzzing.flips import SUBJECTS, cases
 from tests.fuzzing.server import Server, is_finding
 from tests.fuzzing.target import Case, Target
 from tests.fuzzing.targets import TARGETS
-from tests.fuzzing.traps import SEEN
+from tests.fuzzing.traps import SEEN, SEEN_BY_TIMES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server forks")
 
@@ -78,4 +79,23 @@ def test_the_watch_sees_what_it_is_there_for(server: Server) -> None:
     for trap, said in SEEN.items():
         report = server.read("traps", Case(words=(trap,)))
         assert is_finding(report, 500).startswith(said)
+        assert not is_finding(server.read("traps", Case()), 500)
+
+
+def test_the_watch_sees_what_is_slow_or_hangs(server: Server) -> None:
+    report = server.read("traps", Case(words=("slow",)))
+    assert is_finding(report, 500, slow=0.4).startswith("slow: 0.")
+    assert not is_finding(report, 500)
+    assert is_finding(server.read("traps", Case(words=("hang",)), seconds=1), 500) == "hangs"
+    assert not is_finding(server.read("traps", Case()), 500)
+
+
+def test_the_watch_sees_what_hdf5_reads(server: Server) -> None:
+    place = server.folder("traps").parent / "outside" / "raw"
+    os.utime(place, (1, 2))
+    place.read_bytes()
+    if place.stat().st_atime == 1:
+        pytest.skip(f"{place}: this disk keeps no time of reading, so nothing watches HDF5 here")
+    for trap, said in SEEN_BY_TIMES.items():
+        assert is_finding(server.read("traps", Case(words=(trap,))), 500) == said
         assert not is_finding(server.read("traps", Case()), 500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from featkit.analyses.dissect.gallery import Gallery
 from featkit.errors import UsageError
 from featkit.report.dissection import write_page
 from featkit.report.figures import draw_figures
-from featkit.report.page import ROWS, UNITS, write_report
+from featkit.report.page import LARGEST, ROWS, UNITS, write_report
 from tests.analyses.dissections import unit_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -155,6 +156,31 @@ def test_a_figure_that_is_gone_is_named(tmp_path: Path) -> None:
     text = write_report([folder], tmp_path / "a.html").read_text()
     assert "accuracy.png is not" in text
     assert base64.b64encode(secret.read_bytes()).decode() not in text
+
+
+def test_what_is_no_figure_is_not_read(tmp_path: Path) -> None:
+    folder = save(knn(), tmp_path / "knn")
+    figure = folder / "accuracy.png"
+    whole = figure.read_bytes()
+    with figure.open("r+b") as file:
+        file.truncate(LARGEST + 1)
+    assert "accuracy.png is not" in write_report([folder], tmp_path / "a.html").read_text()
+    figure.unlink()
+    os.mkfifo(figure)
+    assert "accuracy.png is not" in write_report([folder], tmp_path / "a.html").read_text()
+    figure.unlink()
+    figure.write_bytes(whole)
+    assert "accuracy.png is not" not in write_report([folder], tmp_path / "a.html").read_text()
+
+
+def test_a_result_that_is_nested_without_end(tmp_path: Path) -> None:
+    folder = save(knn(), tmp_path / "knn")
+    content = json.loads((folder / RESULT_FILE).read_text())
+    del content["sha256"]
+    content["scalars"]["x"] = json.loads("[" * 900 + "]" * 900)
+    (folder / RESULT_FILE).write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="is not whole"):
+        write_report([folder], tmp_path / "a.html")
 
 
 @pytest.mark.parametrize(

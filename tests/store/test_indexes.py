@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,35 +19,71 @@ from featkit.store.verify import verify_store
 from featkit.store.writer import remains, sweep, writing
 
 from .conftest import make_table, seal_by_hand
+from .test_datasets import CHANGES, data, far, link_of_table, put
 
-ARRAYS = {"lists": np.arange(12, dtype=np.int32) % 3, "entry": np.array(7)}
+SAMPLE = {
+    "sample": np.arange(12),
+    "nearest": np.ones((12, 11), np.int64),
+    "similarities": np.ones((12, 11), np.float32),
+}
+ARRAYS = {
+    "ivf": SAMPLE
+    | {"centroids": np.eye(3, 5, dtype=np.float32), "lists": np.arange(12, dtype=np.int32) % 3},
+    "hnsw": SAMPLE
+    | {
+        "levels": np.ones(12, np.int32),
+        "links": np.zeros(12 * 64, np.int32),
+        "entry": np.array(7),
+    },
+}
 
 
-def described(store: Path, *tables: str) -> dict[str, object]:
+def described(store: Path, *tables: str, kind: str = "ivf") -> dict[str, Any]:
     keys = [open_store(store)[name].key for name in tables or ("net_b/fc",)]
-    return {"tables": keys, "kind": "ivf", "parameters": {"seed": 0}}
+    return {"tables": keys, "kind": kind, "parameters": {"seed": 0}}
 
 
-def write(store: Path, *tables: str) -> Path:
-    provenance = described(store, *tables)
+def write(store: Path, *tables: str, kind: str = "ivf") -> Path:
+    provenance = described(store, *tables, kind=kind)
     with writing(store):
-        write_index(store, provenance, ARRAYS)
+        write_index(store, provenance, ARRAYS[kind])
     return index_file(store, provenance)
 
 
-def test_an_index_is_what_the_format_says(store: Path) -> None:
-    path = write(store)
-    text = canonical_json(described(store))
+def retell(path: Path, provenance: str) -> Path:
+    """Let an index say another provenance, under the key and the seal that belong to it."""
+    key = hashlib.sha256(provenance.encode()).hexdigest()
+    other = path.rename(path.with_name(f"{key}.h5"))
+    with h5py.File(other, "r+") as file:
+        file.attrs["provenance"] = provenance
+    seal_by_hand(other, "featkit-index")
+    return other
+
+
+def said_of(path: Path) -> str:
+    """Return why an index is not read, which ``featkit verify`` says too."""
+    with pytest.raises(StoreError) as error:
+        read_index(path)
+    problems = [check.problems for check in verify_store(path.parents[1])][-1]
+    assert problems == (str(error.value),)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_an_index_is_what_the_format_says(store: Path, kind: str) -> None:
+    path = write(store, kind=kind)
+    text = canonical_json(described(store, kind=kind))
     assert path == store / ".index" / f"{hashlib.sha256(text.encode()).hexdigest()}.h5"
     content = path.read_bytes()
     line = f"featkit-index sha256:{hashlib.sha256(content[512:]).hexdigest()}\n"
     assert content[:512] == line.encode().ljust(512, b"\0")
     with h5py.File(path) as file:
         assert dict(file.attrs) == {"format": "featkit-index", "version": 1, "provenance": text}
-        assert set(file) == {"lists", "entry"}
+        assert set(file) == set(ARRAYS[kind])
     told, arrays = read_index(path)
-    assert told == described(store)
-    for name, array in ARRAYS.items():
+    assert told == described(store, kind=kind)
+    assert set(arrays) == set(ARRAYS[kind])
+    for name, array in ARRAYS[kind].items():
         np.testing.assert_array_equal(arrays[name], array)
 
 
@@ -80,6 +117,59 @@ def test_an_index_under_another_name_or_of_another_format(store: Path) -> None:
         read_index(other)
     with pytest.raises(FileNotFoundError):
         read_index(path)
+
+
+@pytest.mark.parametrize("change", [link_of_table, *CHANGES[1:]])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("ivf", "sample"), ("ivf", "centroids"), ("hnsw", "entry")]
+)
+def test_arrays_lie_in_their_file(store: Path, kind: str, name: str, change: Any) -> None:
+    path, outside = write(store, kind=kind), far(store)
+    put(path, "featkit-index", name, change)
+    assert "cannot be read" in said_of(path)
+    assert outside.stat().st_atime == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("nearest", np.zeros(12, np.int64), "nearest is (12,), wanted (any, any)"),
+        ("similarities", np.zeros((12, 11)), "similarities is of type float64"),
+        ("lists", np.zeros(12, np.int64), "lists is of type int64"),
+    ],
+)
+def test_arrays_are_what_they_should_be(store: Path, name: str, value: Any, said: str) -> None:
+    path = write(store)
+    put(path, "featkit-index", name, data(value))
+    assert said in said_of(path)
+
+
+def test_other_arrays_are_not_read(store: Path) -> None:
+    path, outside = write(store), far(store)
+    with h5py.File(path, "r+") as file:
+        link_of_table(file, "features")
+    seal_by_hand(path, "featkit-index")
+    assert set(read_index(path)[1]) == set(ARRAYS["ivf"])
+    assert outside.stat().st_atime == 1
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    ['{"tables": [[1]]}', '{"tables": 3}', '{"tables": null}', "{}", "[]", "null", "{",
+     '{"tables": [], "kind": ' + "[" * 6000 + "]" * 6000 + "}",
+     '{"kind":"lsh","tables":[]}', '{"kind":["ivf"],"tables":[]}', '{"tables":[]}'],
+)  # fmt: skip
+def test_provenance_names_tables_and_a_kind(store: Path, provenance: str) -> None:
+    path = retell(write(store), provenance)
+    assert "cannot be read" in said_of(path)
+    assert path in remains(store) or '"tables":[]' in provenance
+
+
+def test_the_key_is_looked_at_before_the_arrays(store: Path) -> None:
+    path = write(store)
+    put(path, "featkit-index", "lists", CHANGES[-1])
+    with pytest.raises(StoreError, match="its key does not belong to its provenance"):
+        read_index(path.rename(path.with_name("0" * 64 + ".h5")))
 
 
 def test_a_store_with_an_index_is_as_before(store: Path) -> None:
