@@ -142,6 +142,8 @@ def read_text(file: h5py.File, name: str) -> str:
         TypeError: It is no text.
         ValueError: It is text that is no UTF-8.
     """
+    if file.attrs.get_id(name).shape != ():
+        raise TypeError(f"the attribute {name} is no single text")
     value = file.attrs[name]
     if not isinstance(value, str):
         raise TypeError(f"the attribute {name} is no text")

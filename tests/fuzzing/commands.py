@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -170,13 +171,17 @@ COMMANDS = tuple(
 
 
 def _command_cases(_folder: Path) -> SearchStrategy[Case]:
-    how = st.sampled_from(["swap", "swap", "letters", "drop", "double", "add"])
+    how = st.sampled_from(["swap", "swap", "letters", "letters", "drop", "double", "add"])
     one = st.tuples(how, st.integers(1, 12), st.sampled_from(TEXTS), st.integers(0, 400))
 
     def apply(made: tuple[tuple[str, ...], list[tuple[str, int, str, int]]]) -> Case:
         words = list(made[0])
         for what, place, text, number in made[1]:
             at = place % max(1, len(words))
+            pairs = enumerate(pairwise(words), 1)
+            free = [i for i, pair in pairs if not any(word.startswith("-") for word in pair)]
+            if number % 8 and free and what in ("swap", "letters"):
+                at = free[place % len(free)]  # an argument, which can be any text
             if what == "swap" and words:
                 words[at] = text
             elif what == "letters" and words:
