@@ -1,4 +1,4 @@
-"""``featkit verify``: check every byte of a store, a training run or a result."""
+"""``featkit verify``: check every byte of a store, a training run, an ensemble or a result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def verify(folder: str, as_json: bool) -> None:
     """Hash every file of STORE again and check shapes, rows and numbers.
 
-    The folder of a training run or of a saved result is checked too. Exit status 1 if anything is
-    wrong; --json prints what was found then too.
+    The folder of a training run, an ensemble or a saved result is checked too. Exit status 1 if
+    anything is wrong; --json prints what was found then too.
     """
     from featkit.errors import DamagedError, printable
 
@@ -48,13 +48,17 @@ def verify(folder: str, as_json: bool) -> None:
 
 def _checks(folder: Path) -> Iterator[Check]:
     from featkit.analyses.base import RESULT_FILE, verify_result
+    from featkit.analyses.ensemble.stored import is_ensemble, verify_ensemble
     from featkit.backbones.training_runs import is_run, verify_run
     from featkit.store.schema import SAMPLES_FILE
     from featkit.store.verify import verify_store
 
     has_result = (folder / RESULT_FILE).is_file()
-    if (folder / SAMPLES_FILE).is_file() or not (has_result or is_run(folder)):
+    has_network = is_run(folder) or is_ensemble(folder)
+    if (folder / SAMPLES_FILE).is_file() or not (has_result or has_network):
         return verify_store(folder)
     return chain(
-        verify_run(folder) if is_run(folder) else (), verify_result(folder) if has_result else ()
+        verify_run(folder) if is_run(folder) else (),
+        verify_ensemble(folder) if is_ensemble(folder) else (),
+        verify_result(folder) if has_result else (),
     )

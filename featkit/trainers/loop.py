@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -333,10 +333,31 @@ class Loop:
             return
         tensors, about = found
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("module", *self.optimizers)}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        self.learner.module.load_state_dict(parts["module"])
-        for name, optimizer in self.optimizers.items():
-            restore_optimizer(optimizer, parts[name])
-        self.progress = replace(self.progress, **about)
+        with self.folder.reading_state():
+            self.progress = read_progress(about)
+            for name, tensor in tensors.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = tensor
+            own = {n: tensor.shape for n, tensor in self.learner.module.state_dict().items()}
+            if {n: tensor.shape for n, tensor in parts["module"].items()} != own:
+                raise ValueError("its tensors are of another network")
+            self.learner.module.load_state_dict(parts["module"])
+            for name, optimizer in self.optimizers.items():
+                restore_optimizer(optimizer, parts[name])
+
+
+def read_progress(about: Mapping[str, Any]) -> Progress:
+    """Return the progress that ``asdict`` has described.
+
+    Raises:
+        TypeError: It is none.
+    """
+    progress = Progress(**about)
+    for name, usual in asdict(Progress()).items():
+        value = getattr(progress, name)
+        kinds = (int, float) if isinstance(usual, float) else type(usual)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise TypeError(f"its {name} is {type(value).__name__}")
+    if not all(isinstance(row, dict) for row in progress.rows):
+        raise TypeError("its rows are none")
+    return progress

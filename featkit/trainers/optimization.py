@@ -115,11 +115,19 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
     What has a parameter's shape gets its order in memory too: fused optimisers walk through both
     side by side.
+
+    Raises:
+        ValueError: A tensor is of no parameter, or has another shape.
     """
     content = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, key = name.partition(".")
+        if not 0 <= int(number) < len(parameters) or (
+            tensor.numel() != 1 and tensor.shape != parameters[int(number)].shape
+        ):
+            raise ValueError(f"{name} is of no parameter")
         state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
     for parameter, own in optimizer.state.items():

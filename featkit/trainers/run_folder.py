@@ -29,7 +29,9 @@ from featkit.backbones.training_runs import (
     read_run,
     weights_file,
 )
-from featkit.errors import ConflictError, DamagedError, UsageError
+from featkit.documents import parse_json
+from featkit.errors import ConflictError, DamagedError, UsageError, one_line
+from featkit.parallel.group import first
 from featkit.store.files import (
     explain_write_errors,
     holding,
@@ -38,6 +40,7 @@ from featkit.store.files import (
     write_whole,
 )
 from featkit.store.fingerprint import differences
+from featkit.store.tensors import check_tensors, with_tensors_digest
 
 STATE_FILE = "state.safetensors"
 LOCK_FILE = ".lock"
@@ -101,30 +104,45 @@ class RunFolder:
 
     def write_state(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Keep what is needed to go on, in place of what was kept before."""
-        content = save(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            {"about": json.dumps(about)},
-        )
+        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        content = save(plain, with_tensors_digest({"about": json.dumps(about)}, plain))
         with self._writing("the state"):
             write_whole(self.path / STATE_FILE, content)
 
     def read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Return what was kept last; None if nothing was.
 
+        Of several processes the first compares it with its sha256.
+
         Raises:
-            DamagedError: It cannot be read.
+            DamagedError: It cannot be read, or is not what was written.
         """
         path = self.path / STATE_FILE
         if not path.is_file():
             return None
+        with self.reading_state(), safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            first(lambda: check_tensors(metadata, tensors, tensors.__getitem__))
+            about = parse_json(metadata["about"])
+            if not isinstance(about, dict):
+                raise TypeError("it does not say how far the training had come")
+            return tensors, about
+
+    @contextmanager
+    def reading_state(self) -> Iterator[None]:
+        """Turn what fails with a state that is damaged into an error that says what to do.
+
+        Raises:
+            DamagedError: Something has failed.
+        """
         try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["about"])
-                return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            yield
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
             raise DamagedError(
-                f"{path} is damaged ({error}): epochs that {self.path} keeps can still be used "
-                f"(?epoch=); start again in another folder, or with --overwrite"
+                f"{self.path / STATE_FILE} is damaged ({one_line(error)}): epochs that {self.path} "
+                f"keeps can still be used (?epoch=); start again in another folder, or with "
+                f"--overwrite"
             ) from error
 
     def finish(self, chosen: int) -> None:

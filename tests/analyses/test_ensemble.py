@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load, load_file, save_file
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import featkit
 from featkit.analyses.ensemble import learning
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.errors import DamagedError, UsageError
+from featkit.store.fingerprint import with_digest
+from featkit.store.tensors import with_tensors_digest
 from tests.processes import Forked, run_forked
 
 
@@ -316,6 +322,73 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
             EnsembleRepresentation.load(tmp_path / "m")
 
 
+def test_a_model_is_what_was_written(tmp_path: Path) -> None:
+    EnsembleRepresentation(epochs=1, lr=1e-3).fit(models(30, 6, 6)).save(tmp_path)
+    about, weights = tmp_path / "model.json", tmp_path / "model.safetensors"
+    text, whole = about.read_text(), weights.read_bytes()
+    about.write_text(text.replace("0.001", "0.003"))
+    with pytest.raises(DamagedError, match="does not say what was written .* with --overwrite"):
+        EnsembleRepresentation.load(tmp_path)
+    about.write_text(text)
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DamagedError, match=r"bytes of model\.safetensors are not the ones"):
+        EnsembleRepresentation.load(tmp_path)
+    weights.write_bytes(whole)
+    before = {n: v for n, v in json.loads(text).items() if n not in ("sha256", "weights")}
+    about.write_text(json.dumps(before))  # as files were that had no sha256
+    assert EnsembleRepresentation.load(tmp_path).lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": {"depth": 4, "hidden": 10**6}},
+        {"settings": {"depth": 10**6}},
+        {"settings": {"lr": 10**400}},
+        {"settings": {"checkpoint": "elsewhere", "max_memory": 1e-9}},
+        {"widths": [6, 7]},
+        {"widths": [0, 0]},
+        {"widths": []},
+        {"relus": [True, True, True]},
+        {"relus": [1, 1]},
+        {"init": "pca"},
+        {"init": []},
+        {"idle": 2**70},
+        {"recovery": 3},
+    ],
+)
+def test_a_model_that_nobody_wrote_takes_no_memory(tmp_path: Path, changes: dict[str, Any]) -> None:
+    EnsembleRepresentation(epochs=1).fit(models(30, 6, 6)).save(tmp_path)
+    path = tmp_path / "model.json"
+    content = json.loads(path.read_text())
+    settings = content["settings"] | changes.pop("settings", {})
+    del content["sha256"]
+    path.write_text(json.dumps(with_digest(content | changes | {"settings": settings})))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DamagedError, match="a damaged ensemble"):
+        EnsembleRepresentation.load(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("mappers.weights.0", torch.zeros(2, 6, 6, dtype=torch.float64)),
+        ("pca.mean", torch.zeros(3)),
+        ("pca.components", torch.zeros(6, 3)),
+    ],
+)
+def test_weights_of_another_kind_are_refused(tmp_path: Path, name: str, other: Tensor) -> None:
+    EnsembleRepresentation(epochs=1, init="pca").fit(models(30, 6, 6)).save(tmp_path)
+    path = tmp_path / "model.json"
+    content = json.loads(path.read_text())
+    save_file(load_file(tmp_path / "model.safetensors") | {name: other}, tmp_path / "w")
+    (tmp_path / "w").replace(tmp_path / "model.safetensors")
+    path.write_text(json.dumps({n: content[n] for n in content if n not in ("sha256", "weights")}))
+    with pytest.raises(DamagedError, match="a damaged ensemble"):
+        EnsembleRepresentation.load(tmp_path)
+
+
 SCRIPT = """
 import sys
 import numpy as np
@@ -364,6 +437,56 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(b"broken")
     with pytest.raises(DamagedError, match="delete it"):
         EnsembleRepresentation(epochs=2, checkpoint=tmp_path).fit(features)
+
+
+def kept_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    path = folder / "state.safetensors"
+    with safe_open(path, framework="pt") as file:
+        return load(path.read_bytes()), file.metadata()
+
+
+def test_a_state_with_a_lost_bit_is_refused(tmp_path: Path) -> None:
+    features = models(60, 8, 8)
+    run = EnsembleRepresentation(epochs=2, checkpoint=tmp_path)
+    wanted = run.fit(features).embedding_
+    path = tmp_path / "state.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 4]) + whole[-2:])
+    with pytest.raises(DamagedError, match=r"not the ones that were written .*; delete it"):
+        run.fit(features)
+    path.write_bytes(whole.replace(b"after_warmup", b"after_warmuq"))
+    with pytest.raises(DamagedError, match=r"not the ones that were written .*; delete it"):
+        run.fit(features)
+    path.write_bytes(whole)
+    tensors, about = kept_state(tmp_path)
+    del about["sha256"]
+    save_file(tensors, path, about)  # as files were that had none
+    np.testing.assert_array_equal(run.fit(features).embedding_, wanted)
+
+
+@pytest.mark.parametrize(
+    ("recovery", "changes"),
+    [
+        ("[" * 100_000, {}),
+        ("[1]", {}),
+        ('{"final": 3}', {}),
+        ("{}", {"epochs": torch.ones(2)}),
+        ("{}", {"mappers.weights.0": torch.ones(2, 7, 8)}),
+        ("{}", {"bank.rows": torch.ones(70, 8)}),
+        ("{}", {"adam.0.exp_avg": torch.ones(1)}),
+    ],
+)
+def test_a_state_that_nobody_wrote_is_refused(
+    tmp_path: Path, recovery: str, changes: dict[str, Tensor]
+) -> None:
+    features = models(60, 8, 8)
+    run = EnsembleRepresentation(epochs=2, checkpoint=tmp_path)
+    run.fit(features)
+    tensors, about = kept_state(tmp_path)
+    told = with_tensors_digest({"run": about["run"], "recovery": recovery}, tensors | changes)
+    save_file(tensors | changes, tmp_path / "state.safetensors", told)
+    with pytest.raises(DamagedError, match="delete it"):
+        run.fit(features)
 
 
 FULL = """

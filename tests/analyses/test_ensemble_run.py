@@ -23,8 +23,10 @@ from sklearn.preprocessing import normalize
 from featkit.analyses.base import Result
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.analyses.ensemble.run import fit_ensemble, transform_store
+from featkit.analyses.ensemble.stored import StoredEnsemble, verify_ensemble
 from featkit.analyses.ensemble.study import StudyConfig
 from featkit.errors import ConflictError, DamagedError, SelectorError, StoreError, UsageError
+from featkit.store.fingerprint import with_digest
 from featkit.store.reader import Store, open_store
 from featkit.store.verify import verify_store
 from tests.processes import Forked, run_forked
@@ -475,12 +477,36 @@ def test_a_damaged_folder(train: Store, tmp_path: Path) -> None:
     assert [member["table"] for member in about["members"]] == [
         "net0/fc.none", "net1/fc.none", "net2/fc.none"
     ]  # fmt: skip
+    assert [check.problems for check in verify_ensemble(tmp_path / "e")] == [(), (), ()]
+    for name, spoil in (
+        ("model.json", lambda data: data.replace(b'"idle": ', b'"idle": 1')),
+        ("model.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        ("members.json", lambda data: data.replace(b"net1/fc", b"net1/fd")),
+        ("members.json", lambda _: b'{"members": ' + b"[" * 100_000),
+        ("members.json", lambda _: b"[1]"),
+        ("members.json", lambda data: resealed(data, members=[{"table": 1, "made_by": {}}] * 3)),
+        ("members.json", lambda data: resealed(data, fitted_on=[1])),
+    ):
+        path = tmp_path / "e" / name
+        whole = path.read_bytes()
+        path.write_bytes(spoil(whole))
+        with pytest.raises(DamagedError, match="a damaged ensemble .* with --overwrite"):
+            StoredEnsemble.load(tmp_path / "e")
+        checks = verify_ensemble(tmp_path / "e")
+        assert [check.name for check in checks if check.problems] == [name]
+        path.write_bytes(whole)
     (tmp_path / "e" / "members.json").write_text("{}")
     with pytest.raises(DamagedError, match="a damaged ensemble"):
         transform_store(tmp_path / "e", train)
     (tmp_path / "e" / "members.json").unlink()
     with pytest.raises(UsageError, match="does not say which tables"):
         transform_store(tmp_path / "e", train)
+
+
+def resealed(data: bytes, **changes: object) -> bytes:
+    content = json.loads(data)
+    del content["sha256"]
+    return json.dumps(with_digest(content | changes)).encode()
 
 
 def command(train: Store, test: Store, folder: Path) -> list[str]:

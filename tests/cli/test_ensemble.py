@@ -129,6 +129,21 @@ def test_train_may_name_its_tables(run: Run, tmp_path: Path) -> None:
     assert "names tables, and so does --features" in err
 
 
+def test_verify_checks_the_model_too(run: Run, tmp_path: Path) -> None:
+    train, folder = make(tmp_path / "train", 30, 0), tmp_path / "both"
+    run("ensemble-fit", train, "-o", folder, *QUICK)
+    status, out, _ = run("verify", folder)
+    files = [line.split() for line in out.splitlines()]
+    names = ["model.json", "model.safetensors", "members.json", "result.json"]
+    assert (status, files[:4]) == (0, [["ok", name] for name in names])
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    status, out, err = run("verify", folder)
+    assert (status, "WRONG    model.safetensors" in out) == (1, True)
+    assert "something is wrong with 1 file" in err
+
+
 def test_features_that_are_not_finite_are_refused(run: Run, tmp_path: Path) -> None:
     train = make(tmp_path / "train", 30, 0)
     manifest = open_store(train).samples.manifest

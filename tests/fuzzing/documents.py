@@ -34,14 +34,14 @@ def resealed(data: bytes) -> bytes:
         return data
 
 
-def _changed(content: Any, extra: tuple[Any, ...] = ()) -> SearchStrategy[bytes]:
+def resealed_changes(content: Any, extra: tuple[Any, ...] = ()) -> SearchStrategy[bytes]:
     """Other JSON, mostly with the sha256 that belongs to it."""
     rest = {name: value for name, value in content.items() if name != "sha256"}
     made = any_json(rest, extra)
     return st.one_of(made.map(resealed), made.map(resealed), any_json(content, extra))
 
 
-def _is_json(name: str) -> Callable[[Path, tuple[str, ...]], object]:
+def is_json(name: str) -> Callable[[Path, tuple[str, ...]], object]:
     def starts(folder: Path, _words: tuple[str, ...]) -> object:
         json.loads((folder / name).read_bytes())
         return True
@@ -78,13 +78,13 @@ def lce(folder: Path, _words: tuple[str, ...]) -> object:
 def _result_cases(folder: Path) -> SearchStrategy[Case]:
     content = json.loads((folder / "a" / "result.json").read_bytes())
     extra = ("../../x", "units", "car", "object", 0.5, ["car"], {"units": [{}]})
-    return _changed(content, extra).map(lambda data: Case({"a/result.json": data}))
+    return resealed_changes(content, extra).map(lambda data: Case({"a/result.json": data}))
 
 
 RESULTS = Target(
     name="result.json", kind="JSON",
     modules=("featkit.analyses.base", "featkit.analyses.lce.profiles"),
-    lay_out=make_dissections, cases=_result_cases, starts=_is_json("a/result.json"), read=lce,
+    lay_out=make_dissections, cases=_result_cases, starts=is_json("a/result.json"), read=lce,
     output=(".",), is_fresh=True,
 )  # fmt: skip
 
@@ -130,14 +130,14 @@ def _run_cases(folder: Path) -> SearchStrategy[Case]:
     content = json.loads((folder / "run/run.json").read_bytes())
     extra = ("../../x", "treenet(leaves=1000000)", "alexnet", "torchvision:resnet18", "timm:x", 3,
              "-3", [1e9, 1e9], [0, 0, 0], "bilinear", 10**6, "treenet(leaves=8)")  # fmt: skip
-    data = _changed(content, extra)
+    data = resealed_changes(content, extra)
     specs = st.sampled_from(["run", "run", "run", "run?epoch=3", "run?epoch=-1", "run?size=32"])
     return st.builds(lambda d, s: Case({"run/run.json": d}, (s,)), data, specs)
 
 
 RUNS = Target(
     name="run.json", kind="JSON", modules=("featkit.backbones.training_runs",), lay_out=make_run,
-    cases=_run_cases, starts=_is_json("run/run.json"),
+    cases=_run_cases, starts=is_json("run/run.json"),
     read=lambda _, words: features(words[0]), valid=(("run",), ("run?epoch=3",)),
 )  # fmt: skip
 
@@ -150,7 +150,9 @@ def plan_file(folder: Path) -> str:
 def _plan_cases(folder: Path) -> SearchStrategy[Case]:
     file = plan_file(folder)
     content = json.loads((folder / file).read_bytes())
-    data = _changed(content, ("../../x", "net/fc.none", "../../outside/x", 4, 8, 10**9, True))
+    data = resealed_changes(
+        content, ("../../x", "net/fc.none", "../../outside/x", 4, 8, 10**9, True)
+    )
     return data.map(lambda d: Case({file: d}))
 
 

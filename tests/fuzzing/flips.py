@@ -13,7 +13,7 @@ import numpy as np
 
 from featkit.analyses.base import Result, verify_result
 from featkit.backbones.training_runs import verify_run
-from tests.fuzzing import checkpoints, documents, hdf5
+from tests.fuzzing import checkpoints, documents, ensembles, hdf5, states
 from tests.fuzzing.target import Case, Target
 
 KINDS = ("bit", "byte", "cut")
@@ -74,25 +74,6 @@ def _read_arrays(folder: Path, _words: tuple[str, ...]) -> object:
         return [hdf5.summary(file["x"][...]), names]
 
 
-def _state_of(folder: Path, _words: tuple[str, ...]) -> object:
-    from featkit.backbones.training_runs import read_run
-    from featkit.trainers.run_folder import RunFolder
-
-    run = folder / "run"
-    found = RunFolder(run, read_run(run), is_new=False).read_state()
-    assert found is not None
-    tensors, about = found
-    return [{name: hdf5.summary(t.numpy()) for name, t in tensors.items()}, about]
-
-
-def _lay_out_state(folder: Path) -> None:
-    from safetensors.torch import save
-
-    documents.make_run(folder)
-    state = save(checkpoints.state(), {"about": '{"step": 3, "rows": []}'})
-    (folder / "run" / "state.safetensors").write_bytes(state)
-
-
 def _lay_out_checkpoints(folder: Path) -> None:
     for kind in ("zip", "legacy", "safetensors"):
         (folder / f"net.{kind}").write_bytes(checkpoints.whole(kind))
@@ -115,7 +96,12 @@ _VERIFY_INDEXES = _target("verify indexes", hdf5.make_indexes, hdf5.verify)
 _NET = lambda _, words: documents.features(words[0])  # noqa: E731
 _RUN = _target("read run", documents.make_run, _NET, (("run",),))
 _VERIFY_RUN = _target("verify run", documents.make_run, _problems(verify_run, "run"))
-_STATE = _target("read state", _lay_out_state, _state_of)
+_STATE = _target("read state", states.lay_out, states.read)
+_ENSEMBLE = _target("read ensemble", ensembles.lay_out, ensembles.read)
+_VERIFY_ENSEMBLE = _target("verify ensemble", ensembles.lay_out, ensembles.verify)
+_GO_ON = _target(
+    "go on with an ensemble", ensembles.lay_out, ensembles.go_on, output=(".",), is_fresh=True
+)
 _LCE = _target("read result", _lay_out_result, documents.lce, output=(".",), is_fresh=True)
 _ARRAYS = _target("read arrays", _lay_out_result, _read_arrays)
 _VERIFY_ARRAYS = _target("verify arrays", _lay_out_result, _problems(verify_result, "saved"))
@@ -140,7 +126,10 @@ SUBJECTS = (
     Subject("run: run.json", _RUN, _named("run/run.json"), ("run",), _VERIFY_RUN),
     Subject("run: weights", _RUN, _named("run/weights/epoch-0003.safetensors"), ("run",),
             _VERIFY_RUN),
-    Subject("run: state.safetensors", _STATE, _named("run/state.safetensors")),
+    Subject("run: state.safetensors", _STATE, _named(states.STATE)),
+    *(Subject(f"ensemble: {Path(file).name}", _ENSEMBLE, _named(file), (), _VERIFY_ENSEMBLE)
+      for file in (ensembles.MODEL, ensembles.WEIGHTS, ensembles.MEMBERS)),
+    Subject("ensemble: state.safetensors", _GO_ON, _named(ensembles.STATE)),
     *(Subject(f"checkpoint: {kind}", _CHECKPOINT, _named(f"net.{kind}"), (f"net.{kind}",))
       for kind in ("zip", "legacy", "safetensors")),
     Subject("checkpoint: a part of safetensors", _CHECKPOINT, _named("one.safetensors"),

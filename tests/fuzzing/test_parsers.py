@@ -62,7 +62,11 @@ def test_no_parser_breaks(server: Server) -> None:
 
 
 def test_a_lost_bit_is_said_or_changes_nothing(server: Server) -> None:
-    for name in ("store: samples.h5", "store: plan.json", "run: run.json", "run: weights"):
+    for name in (
+        "store: samples.h5", "store: plan.json", "run: run.json", "run: weights",
+        "run: state.safetensors", "ensemble: model.json", "ensemble: model.safetensors",
+        "ensemble: members.json", "ensemble: state.safetensors",
+    ):  # fmt: skip
         subject = SUBJECT[name]
         folder = server.folder(subject.reader.name)
         file = subject.file(folder)

@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load, load_file, save, save_file
+from torch import Tensor
 
 import featkit
 from featkit.analyses.base import Result
 from featkit.backbones.training_runs import read_run
-from featkit.errors import BackboneError, CheckpointError, ConflictError, UsageError
+from featkit.errors import (
+    BackboneError,
+    CheckpointError,
+    ConflictError,
+    DamagedError,
+    UsageError,
+)
+from featkit.store.tensors import with_tensors_digest
 from featkit.trainers.loop import DivergedError
 from tests.trainers.conftest import train
 
@@ -489,6 +498,48 @@ def test_views_of_fewer_images_than_are_usually_shown(stripes: Path, tmp_path: P
     result = train(stripes, tmp_path / "run", images=6, held_out=0.5, batch_size=2, epochs=1)
     assert result.arrays["views"].shape == (3, 3, 16, 16, 3)
     assert {path.name for path in draw_figures(result, tmp_path)} >= {"views.png", "loss.png"}
+
+
+def kept_state(run: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    path = run / "state.safetensors"
+    with safe_open(path, framework="pt") as file:
+        return load(path.read_bytes()), file.metadata()
+
+
+def test_a_state_that_is_not_what_was_written_is_refused(stripes: Path, tmp_path: Path) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped
+
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(stripes, run, epochs=1, draw=stopped)
+    path = run / "state.safetensors"
+    whole = path.read_bytes()
+    tensors, metadata = kept_state(run)
+    about = json.loads(metadata["about"])
+    other = {"module.more": torch.ones(3)}
+    damaged = [whole[:-3] + bytes([whole[-3] ^ 4]) + whole[-2:], whole.replace(b"best", b"bess")]
+    damaged += [
+        save(tensors | more, with_tensors_digest({"about": told}, tensors | more))
+        for told, more in (
+            ("[" * 100_000, {}),
+            ("[1]", {}),
+            ("3", {}),
+            (json.dumps(about | {"epoch": "1"}), {}),
+            (json.dumps(about | {"rows": [1]}), {}),
+            (json.dumps(about | {"more": 1}), {}),
+            (metadata["about"], other),
+            (metadata["about"], {"more.0": torch.ones(3)}),
+            (metadata["about"], {"optimizer.0.exp_avg": torch.ones(3)}),
+            (metadata["about"], {"optimizer.999.exp_avg": torch.ones(3)}),
+        )
+    ]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match=r"start again in another folder, or with --over"):
+            train(stripes, run, epochs=1, draw=stopped)
+    path.write_bytes(save(tensors, {"about": metadata["about"]}))  # as files were without a sha256
+    assert train(stripes, run, epochs=1).tables["epochs"] == about["rows"]
 
 
 def test_stopped_while_figures_are_drawn_it_draws_them_again(stripes: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -120,25 +120,39 @@ class Learner:
             | {f"adam.{i}.{name}": value for i in adam for name, value in adam[i].items()}
         )
 
-    def restore(self, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
+    def restore(self, read: Callable[[str], Tensor]) -> None:
         """Go on from :meth:`state`.
 
         Args:
-            names: Of the tensors.
-            read: Gives one.
+            read: Gives a tensor by its name.
+
+        Raises:
+            ValueError: One has another shape.
         """
-        self.epochs, self.bank.steps = int(read("epochs")), int(read("bank.steps"))
+
+        def shaped(name: str, *shape: int) -> Tensor:
+            tensor = read(name)
+            if tensor.shape != shape:
+                raise ValueError(f"{name} is {list(tensor.shape)}, and not {list(shape)}")
+            return tensor
+
+        self.epochs = int(shaped("epochs"))
+        self.bank.steps = int(shaped("bank.steps"))
         for name in _ROWS if self.bank.steps else ():
-            getattr(self.bank, name).copy_(read(f"bank.{name}")[self.targets.own])
+            own = getattr(self.bank, name)
+            own.copy_(shaped(f"bank.{name}", len(self.targets), *own.shape[1:])[self.targets.own])
+        mappers = self.mappers.state_dict()
         self.mappers.load_state_dict(
-            {name: read(f"mappers.{name}") for name in self.mappers.state_dict()}
+            {n: shaped(f"mappers.{n}", *mappers[n].shape) for n in mappers}
         )
-        adam: dict[int, dict[str, Tensor]] = {}
-        for name in names:
-            kind, _, rest = name.partition(".")
-            if kind == "adam":
-                number, _, part = rest.partition(".")
-                adam.setdefault(int(number), {})[part] = read(name)
+        adam = {
+            i: {
+                "step": shaped(f"adam.{i}.step"),
+                "exp_avg": shaped(f"adam.{i}.exp_avg", *parameter.shape),
+                "exp_avg_sq": shaped(f"adam.{i}.exp_avg_sq", *parameter.shape),
+            }
+            for i, parameter in enumerate(self.mappers.parameters())
+        }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": adam, "param_groups": groups})
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,19 +18,30 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from featkit.analyses.ensemble.kept_state import KeptState, write_tensors, write_text
+from featkit.analyses.ensemble.kept_state import KeptState, write_signed, write_tensors
 from featkit.analyses.ensemble.learning import Learner, search
-from featkit.analyses.ensemble.settings import Settings, is_number
+from featkit.analyses.ensemble.settings import Settings, is_number, is_whole
 from featkit.analyses.ensemble.space import Space
 from featkit.analyses.ensemble.targets import Targets
+from featkit.backbones.checkpoints.digest import file_sha256
+from featkit.documents import parse_json
 from featkit.errors import DamagedError, UsageError, one_line
 from featkit.ops.mappers import Mappers
 from featkit.ops.neighbors import Floats
 from featkit.parallel.group import added_by_all, here, on_first
 from featkit.progress import progress_bar
 from featkit.registry import did_you_mean
+from featkit.store.fingerprint import check_digest
 
-_DAMAGE = (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError)
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+
+_DAMAGE = (
+    OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
+    SafetensorError,
+)  # fmt: skip
+_MOST_STEPS = 2**40
+"""Between two visits of a row, a batch each; more were written by nobody."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"last_bias": "usual"},
@@ -324,6 +334,8 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` and ``model.json``, all that ``transform`` needs.
 
+        ``model.json`` has the sha256 of both.
+
         Args:
             folder: Made if it is not there; files of these names are replaced.
 
@@ -344,8 +356,9 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             "idle": self._idle,
             "recovery": self.recovery_,
         }
-        write_tensors(folder / "model.safetensors", tensors)
-        write_text(folder / "model.json", json.dumps(about, indent=1) + "\n")
+        write_tensors(folder / WEIGHTS_FILE, tensors)
+        about["weights"] = file_sha256(folder / WEIGHTS_FILE, anew=True)
+        write_signed(folder / MODEL_FILE, about)
 
     def digest(self) -> str:
         """Return the sha256 of all that ``transform`` depends on beyond the settings."""
@@ -362,34 +375,100 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         Raises:
             UsageError: There is no model.
             DamagedError: It is damaged.
+
+        Cost: two reads of the weights, one of them for their sha256.
         """
         folder = Path(folder)
-        if not (folder / "model.json").is_file():
-            raise UsageError(f"{folder} holds no ensemble (no model.json)")
+        if not (folder / MODEL_FILE).is_file():
+            raise UsageError(f"{folder} holds no ensemble (no {MODEL_FILE})")
         try:
-            about = json.loads((folder / "model.json").read_text("utf-8"))
-            tensors = load_file(folder / "model.safetensors")
-            ensemble = cls(**about["settings"])
-            settings = ensemble.settings()
-            ensemble.widths_ = tuple(about["widths"])
+            about = check_digest(parse_json((folder / MODEL_FILE).read_bytes()))
+            if about.get("weights") not in (None, file_sha256(folder / WEIGHTS_FILE, anew=True)):
+                raise ValueError(f"the bytes of {WEIGHTS_FILE} are not the ones that were written")
+            tensors = load_file(folder / WEIGHTS_FILE)
+            settings = Settings(**about["settings"])
+            ensemble = cls(**dataclasses.asdict(settings))
+            ensemble.widths_, ensemble.relus_ = tuple(about["widths"]), tuple(about["relus"])
             ensemble.n_features_in_ = sum(ensemble.widths_)
-            ensemble.relus_ = tuple(about["relus"])
             ensemble.init_, ensemble._idle = about["init"], about["idle"]
-            ensemble.recovery_ = about["recovery"]
-            ensemble._pca = tuple(
-                tensors.pop(name) for name in ("pca.mean", "pca.components") if name in tensors
-            )
+            ensemble.recovery_ = dict(about["recovery"])
+            ensemble._check_description()
+            ensemble._pca = _take_components(tensors, ensemble.init_, ensemble.n_features_in_)
             width = len(ensemble._pca[1]) if ensemble._pca else ensemble.widths_[0]
-            relus = [ensemble.relus_[j] for j in range(len(ensemble.widths_))]
-            hidden = settings.hidden or max(ensemble.widths_)
-            mappers = Mappers(width, ensemble.widths_, relus, settings.depth, hidden)
-            mappers.load_state_dict(
-                {name.removeprefix("mappers."): value for name, value in tensors.items()}
-            )
+            mappers = _read_mappers(tensors, width, ensemble.widths_, ensemble.relus_, settings)
         except _DAMAGE as error:
-            raise DamagedError(f"{folder}: a damaged ensemble ({one_line(error)})") from error
-        ensemble.mappers_ = mappers.requires_grad_(requires_grad=False)
+            raise DamagedError(
+                f"{folder}: a damaged ensemble ({one_line(error)}); run featkit ensemble-fit "
+                f"again, with --overwrite"
+            ) from error
+        ensemble.mappers_ = mappers
         return ensemble
+
+    def _check_description(self) -> None:
+        """Refuse what no :meth:`save` has written.
+
+        Raises:
+            ValueError: It is of another kind than every model has.
+        """
+        is_whole_model = (
+            bool(self.widths_)
+            and all(is_whole(width) and width > 0 for width in self.widths_)
+            and len(self.relus_) == len(self.widths_)
+            and all(isinstance(relu, bool) for relu in self.relus_)
+            and self.init_ in ("average", "pca")
+            and is_whole(self._idle)
+            and 0 <= self._idle < _MOST_STEPS
+        )
+        if not is_whole_model:
+            raise ValueError(f"{MODEL_FILE} does not say what a model has")
+
+
+def _take_components(tensors: dict[str, Tensor], init: str, inputs: int) -> tuple[Tensor, ...]:
+    """Take mean and components out of the tensors of a file, if ψ starts from them.
+
+    Raises:
+        LookupError: There are none.
+        ValueError: They are of other features.
+    """
+    if init != "pca":
+        return ()
+    mean, components = tensors.pop("pca.mean"), tensors.pop("pca.components")
+    shapes = [tuple(mean.shape), tuple(components.shape)]
+    if shapes != [(inputs,), (len(components), inputs)] or not _are_floats((mean, components)):
+        raise ValueError("its principal components are of other features")
+    return mean, components
+
+
+def _read_mappers(
+    tensors: Mapping[str, Tensor],
+    width: int,
+    widths: Sequence[int],
+    relus: Sequence[bool],
+    settings: Settings,
+) -> Mappers:
+    """Return φ from the tensors of a file, which are compared before memory is taken.
+
+    Raises:
+        ValueError: They are of another φ.
+    """
+    last = 1 if len(set(widths)) == 1 else len(widths)
+    if len(tensors) != 2 * (settings.depth - 1 + last):
+        raise ValueError(f"{len(tensors)} weights are of another depth than {settings.depth}")
+    with torch.device("meta"):
+        hidden = settings.hidden or max(widths)
+        mappers = Mappers(width, widths, relus, settings.depth, hidden)
+    wanted = {f"mappers.{name}": value.shape for name, value in mappers.state_dict().items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    if found != wanted or not _are_floats(tensors.values()):
+        raise ValueError("the weights have other shapes than the settings say")
+    mappers.to_empty(device="cpu").load_state_dict(
+        {name.removeprefix("mappers."): value for name, value in tensors.items()}
+    )
+    return mappers.requires_grad_(requires_grad=False)
+
+
+def _are_floats(tensors: Iterable[Tensor]) -> bool:
+    return all(tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def _last_relus(settings: Settings, targets: Targets) -> tuple[bool, ...]:

@@ -11,7 +11,13 @@ from pathlib import Path
 from featkit.analyses.base import Result, describe_run, result_folder, short_names
 from featkit.analyses.ensemble.kept_state import STATE_FILE, OtherRunError
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
-from featkit.analyses.ensemble.stored import Member, Side, StoredEnsemble, choose_tables
+from featkit.analyses.ensemble.stored import (
+    MEMBERS_FILE,
+    Member,
+    Side,
+    StoredEnsemble,
+    choose_tables,
+)
 from featkit.analyses.ensemble.study import Images, StudyConfig, study
 from featkit.analyses.sides import Split, pair_tables, split_samples
 from featkit.errors import UsageError
@@ -143,7 +149,7 @@ def _check_place(folder: Path) -> None:
 def _check_folder(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that is not free."""
     is_unfinished = (folder / _STATE / STATE_FILE).exists()
-    if (folder / "members.json").exists() and not is_unfinished and not overwrite:
+    if (folder / MEMBERS_FILE).exists() and not is_unfinished and not overwrite:
         raise UsageError(f"{folder} holds a finished ensemble; choose another, or --overwrite it")
     if overwrite and not is_unfinished:
         for stem in _WRITTEN:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 
-from featkit.analyses.base import check_requirements
-from featkit.analyses.ensemble.kept_state import write_text
-from featkit.analyses.ensemble.representation import EnsembleRepresentation
+from featkit.analyses.base import RESULT_FILE, check_requirements
+from featkit.analyses.ensemble.kept_state import write_signed
+from featkit.analyses.ensemble.representation import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    EnsembleRepresentation,
+)
 from featkit.analyses.sides import IDENTITY
-from featkit.errors import ConflictError, DamagedError, UsageError, one_line
+from featkit.backbones.checkpoints.digest import file_sha256
+from featkit.documents import parse_json
+from featkit.errors import ConflictError, DamagedError, FeatkitError, UsageError, one_line
 from featkit.ops.neighbors import Floats
 from featkit.ops.row_sources import RowSource, SelectedRows
 from featkit.store.derived import find_table, write_derived
-from featkit.store.fingerprint import differences, fingerprint
+from featkit.store.fingerprint import check_digest, differences, fingerprint
 from featkit.store.reader import FeatureTable, Store
 from featkit.store.schema import is_slug
+from featkit.store.verify import Check
 from featkit.store.writer import TableSpec
 
 FoundBy: TypeAlias = Literal["fit", "transform"]
+
+MEMBERS_FILE = "members.json"
 
 PREFIX = "ensemble-"
 """Beginning of the backbone's name under which ψ is stored."""
@@ -164,7 +172,7 @@ class StoredEnsemble:
             "fitted_on": self.fitted_on,
             "weights": self.ensemble.digest(),
         }
-        write_text(folder / "members.json", json.dumps(about, indent=1) + "\n")
+        write_signed(folder / MEMBERS_FILE, about)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -176,17 +184,22 @@ class StoredEnsemble:
         """
         ensemble = EnsembleRepresentation.load(folder)
         try:
-            about = json.loads((folder / "members.json").read_text("utf-8"))
+            about = check_digest(parse_json((folder / MEMBERS_FILE).read_bytes()))
             members = [Member(**member) for member in about["members"]]
-            found = cls(about["name"], members, about["fitted_on"], ensemble)
+            fitted_on = list(about["fitted_on"])
+            _check_kinds(members, fitted_on)
+            found = cls(about["name"], members, fitted_on, ensemble)
             is_whole = about["weights"] == ensemble.digest()
         except FileNotFoundError as error:
             raise UsageError(
                 f"{folder} does not say which tables its ensemble reads (no members.json): "
                 f"featkit ensemble-fit writes it"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{folder}: a damaged ensemble ({one_line(error)})") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(
+                f"{folder}: a damaged ensemble ({one_line(error)}); run featkit ensemble-fit "
+                f"again, with --overwrite"
+            ) from error
         if not is_whole or len(members) != len(ensemble.widths_):
             raise DamagedError(
                 f"{folder}: members.json is of another model than model.safetensors; the run that "
@@ -272,6 +285,58 @@ class StoredEnsemble:
             "precision": settings["precision"],
             "dtype": "float32",
         }
+
+
+def _check_kinds(members: Sequence[Member], fitted_on: Sequence[Any]) -> None:
+    """Refuse members of other kinds than every ensemble has.
+
+    Raises:
+        TypeError: One is.
+    """
+    is_whole = all(isinstance(m.table, str) and isinstance(m.made_by, dict) for m in members)
+    if not is_whole or not all(isinstance(key, str) for key in fitted_on):
+        raise TypeError(f"{MEMBERS_FILE} does not say what an ensemble has")
+
+
+def is_ensemble(folder: Path) -> bool:
+    """Return whether a folder holds an ensemble, or part of one."""
+    return any((folder / name).is_file() for name in (MODEL_FILE, WEIGHTS_FILE, MEMBERS_FILE))
+
+
+def verify_ensemble(folder: Path) -> Iterator[Check]:
+    """Compare an ensemble with what was written.
+
+    Yields:
+        One check a file: ``model.json``, ``model.safetensors``, and ``members.json``, which an
+        estimator that was saved by itself has not.
+
+    Cost: a few reads of every file.
+    """
+    again = "run featkit ensemble-fit again, with --overwrite"
+    is_alone = not any((folder / name).is_file() for name in (MEMBERS_FILE, RESULT_FILE))
+    try:
+        about = check_digest(parse_json((folder / MODEL_FILE).read_bytes()))
+    except (OSError, ValueError, AttributeError):
+        yield Check(MODEL_FILE, (f"it does not say what was written; {again}",))
+        return
+    yield Check(MODEL_FILE)
+    try:
+        is_same = about.get("weights") in (None, file_sha256(folder / WEIGHTS_FILE, anew=True))
+    except OSError as error:
+        yield Check(WEIGHTS_FILE, (f"cannot be read ({error.strerror})",))
+        return
+    if not is_same:
+        wrong = f"its bytes are not the ones that were written; {again}"
+        yield Check(WEIGHTS_FILE, (wrong,))
+        return
+    yield Check(WEIGHTS_FILE)
+    try:
+        _ = EnsembleRepresentation.load(folder) if is_alone else StoredEnsemble.load(folder)
+    except FeatkitError as error:
+        yield Check(MODEL_FILE if is_alone else MEMBERS_FILE, (str(error),))
+        return
+    if not is_alone:
+        yield Check(MEMBERS_FILE)
 
 
 def _conflict(there: FeatureTable) -> ConflictError:
