@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from featkit.errors import MissingExtraError, UsageError
 from featkit.store.files import appearing, explain_write_errors, writing_hdf5
 from featkit.store.reader import FeatureTable
 from featkit.store.samples import Samples
-from featkit.store.schema import put, write_header
+from featkit.store.schema import put, structure_bytes, write_header
 
 EXPORT_FORMAT = "featkit-export"
 
@@ -120,9 +121,15 @@ def _label_names(samples: Samples, rows: slice) -> list[Any]:
 
 
 def _write_h5(samples: Samples, tables: Sequence[FeatureTable], path: Path) -> None:
-    with writing_hdf5(path) as file:
+    described = _described(samples)
+    numbers = [array for array in described.values() if array.dtype.kind != "U"]
+    texts = [*samples.paths, *(samples.classes or ()), *(json.dumps(t.provenance) for t in tables)]
+    size = structure_bytes(2 * len(tables) + len(described), texts)
+    size += sum(array.nbytes for array in numbers)
+    size += sum(math.prod(t.shape) * t.dtype.itemsize + len(t.valid) for t in tables)
+    with writing_hdf5(path, size) as file:
         write_header(file, EXPORT_FORMAT)
-        for name, array in _described(samples).items():
+        for name, array in described.items():
             is_text = array.dtype.kind == "U"
             put(file, f"samples/{name}", array.tolist() if is_text else array, text=is_text)
         for table in tables:

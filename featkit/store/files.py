@@ -24,6 +24,9 @@ from featkit.store.schema import LIBVER
 
 USERBLOCK = 512
 
+_ZEROS = 2**24
+"""Bytes that are written at once where space cannot be reserved otherwise."""
+
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_PLACE = {
     errno.EACCES,
@@ -176,50 +179,65 @@ def write_sealed(path: Path, kind: str, fill: Callable[[h5py.File], None]) -> No
     write_whole(path, _seal_line(kind, hashlib.sha256(image).hexdigest()) + image)
 
 
-class _NeverFull(io.FileIO):
-    """A file that takes all that is written, and keeps the first error that the system gave."""
+def reserve_space(descriptor: int, size: int) -> None:
+    """Let a file have so many bytes, with space for them on the disk.
 
-    error: OSError | None = None
+    Raises:
+        OSError: There is no space.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    for start in range(0, size, _ZEROS):
+        os.pwrite(descriptor, bytes(min(_ZEROS, size - start)), start)
+
+
+class _Reserved(io.FileIO):
+    """A file with space for all that will be written; it says that it ends where writing has."""
+
+    end = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            offset, whence = self.end + offset, os.SEEK_SET
+        return super().seek(offset, whence)
 
     def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")
         size = len(rest)
-        try:
-            while rest and self.error is None:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = error
+        while rest:
+            rest = rest[super().write(rest) :]
+        self.end = max(self.end, self.tell())
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        try:
-            if self.error is None:
-                return super().truncate(size)
-        except OSError as error:
-            self.error = error
-        return size or 0
+        self.end = self.tell() if size is None else size
+        return self.end
+
+    def close(self) -> None:
+        if not self.closed:
+            super().truncate(self.end)
+        super().close()
 
 
 @contextmanager
-def writing_hdf5(path: Path, **options: Any) -> Iterator[h5py.File]:
+def writing_hdf5(path: Path, size: int, **options: Any) -> Iterator[h5py.File]:
     """Let HDF5 write a file that may be larger than memory.
 
-    HDF5 does not survive an error of the disk, and ends the process: it is told of none.
+    HDF5 does not survive a disk that is full, and ends the process: space is reserved before.
 
     Args:
         path: The file; what it held is gone.
+        size: Bytes that the file will have at most.
         options: Of :class:`h5py.File`.
 
     Raises:
-        OSError: The system could not write; what the file holds is of no use.
+        OSError: There is no space.
     """
-    with _NeverFull(path, "w+") as held:
-        try:
-            with h5py.File(held, "w", **options) as file:
-                yield file
-        finally:
-            if held.error is not None:
-                raise held.error
+    with _Reserved(path, "w+") as held:
+        reserve_space(held.fileno(), size)
+        with h5py.File(held, "w", **options) as file:
+            yield file
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,22 @@ def put(file: h5py.File, name: str, data: Any, text: bool = False) -> None:
     """Write one dataset without the time of writing, so that equal contents are equal bytes."""
     dtype = h5py.string_dtype() if text else None
     file.create_dataset(name, data=data, dtype=dtype, track_times=False)
+
+
+def structure_bytes(datasets: int, texts: Iterable[str]) -> int:
+    """Return what HDF5 needs at most beside the numbers of some datasets.
+
+    Args:
+        datasets: How many, each with a group of its own.
+        texts: Attributes, and elements of datasets.
+
+    Example:
+        >>> structure_bytes(2, ["a name"])
+        131156
+    """
+    return 2**16 * datasets + sum(
+        2 * (len(text.encode("utf-8", "surrogatepass")) + 36) for text in texts
+    )
 
 
 def check_header(file: h5py.File, kind: str, path: Path) -> None:

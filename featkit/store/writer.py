@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -55,6 +56,7 @@ from featkit.store.schema import (
     PARTIAL_FOLDER,
     TABLE_FORMAT,
     put,
+    structure_bytes,
     table_file,
     write_header,
 )
@@ -274,7 +276,9 @@ class PartialTable:
             with self._open(part) as file:
                 valid[rows.start : rows.stop] = read_array(file, "valid", (len(rows),), "?")
                 failures |= read_failures(self._file(part), file, rows)
-        with writing_hdf5(path, libver=LIBVER, userblock_size=USERBLOCK) as file:
+        texts = [json.dumps(spec.checkpoint), canonical_json(spec.provenance), *failures.values()]
+        size = spec.nbytes + spec.rows + structure_bytes(3, texts)
+        with writing_hdf5(path, size, libver=LIBVER, userblock_size=USERBLOCK) as file:
             write_header(
                 file,
                 TABLE_FORMAT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import tempfile
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from featkit.ops.neighbors import Integers
 from featkit.parallel.group import all_of, here
 from featkit.parallel.place import ALONE
 from featkit.progress import progress_bar
-from featkit.store.files import explain_write_errors
+from featkit.store.files import explain_write_errors, reserve_space
 from featkit.trainers.settings import Training
 
 Number = TypeVar("Number", np.uint8, np.float32)
@@ -138,7 +137,7 @@ def _reserve_together(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8
     if here().rank == maker:
         try:
             with explain_write_errors(_PIXELS, scratch, _UNCHANGED), path.open("wb") as file:
-                _allocate(file.fileno(), math.prod(shape))
+                reserve_space(file.fileno(), math.prod(shape))
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -154,14 +153,6 @@ def _machine() -> str:
     """Return what no other machine says of itself."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return platform.node() + (boot.read_text() if boot.exists() else "")
-
-
-def _allocate(descriptor: int, size: int) -> None:
-    """Reserve a file's space, without which a disk that fills ends the process by a signal."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    else:
-        os.truncate(descriptor, size)
 
 
 def reserve(
@@ -185,5 +176,5 @@ def reserve(
         explain_write_errors(what, scratch, _UNCHANGED),
         tempfile.TemporaryFile(dir=scratch) as file,
     ):
-        _allocate(file.fileno(), size)
+        reserve_space(file.fileno(), size)
         return np.memmap(file, kind, "w+", shape=shape)

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from featkit.errors import MissingExtraError, UsageError
-from featkit.store import export, reader
+from featkit.store import export, files, reader
 from featkit.store.reader import Store, open_store
+
+from .conftest import make_samples, make_table
 
 
 @pytest.fixture
@@ -67,3 +69,16 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(
     with pytest.raises(MissingExtraError, match=r"pip install .*featkit\[parquet\]"):
         export.export_tables(opened.samples, opened.select("net_b"), tmp_path / "x.parquet")
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("n", [1, 3000])
+def test_the_space_that_is_reserved_suffices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    sizes = []
+    monkeypatch.setattr(files, "reserve_space", lambda _, size: sizes.append(size))
+    manifest = make_samples(tmp_path / "store", [0] * n, ["ant"])
+    make_table(tmp_path / "store", manifest, "net/fc.none", np.zeros((n, 3), np.float32))
+    opened = open_store(tmp_path / "store")
+    export.export_tables(opened.samples, opened.tables(), tmp_path / "x.h5")
+    assert (tmp_path / "x.h5").stat().st_size <= sizes[0]

@@ -161,7 +161,7 @@ import numpy as np
 from featkit.store.files import writing_hdf5
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
-    with writing_hdf5(Path(sys.argv[1])) as file:
+    with writing_hdf5(Path(sys.argv[1]), 400_000) as file:
         file["names"] = ["abc"] * 1000
         rows = file.create_dataset("rows", (4000, 16), np.float32)
         for start in range(0, 4000, 100):
@@ -172,15 +172,16 @@ except OSError as error:
 """
 
 
-@pytest.mark.parametrize("limit", [100, 2_000, 8_000, 100_000, 250_000])
-def test_hdf5_survives_a_disk_that_is_full(tmp_path: Path, limit: int) -> None:
+@pytest.mark.parametrize("limit", [100, 8_000, 250_000])
+def test_hdf5_meets_no_disk_that_is_full(tmp_path: Path, limit: int) -> None:
     ended = run_forked(HDF5_UNDER_A_LIMIT, tmp_path / "a.h5", limit)
     assert (ended.returncode, ended.stdout.strip()) == (0, str(errno.EFBIG)), ended.stderr
 
 
 def test_hdf5_writes_what_h5py_reads(tmp_path: Path) -> None:
-    ended = run_forked(HDF5_UNDER_A_LIMIT, tmp_path / "a.h5", 10**7)
+    ended = run_forked(HDF5_UNDER_A_LIMIT, tmp_path / "a.h5", 400_000)
     assert ended.stdout == "written\n", ended.stderr
+    assert (tmp_path / "a.h5").stat().st_size < 310_000
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["names"].asstr()[...].tolist() == ["abc"] * 1000
         wanted = np.repeat(np.arange(0, 4000, 100), 100)
