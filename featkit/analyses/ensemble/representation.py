@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from featkit.analyses.ensemble.kept_state import KeptState, write_signed, write_tensors
 from featkit.analyses.ensemble.learning import Learner, search
+from featkit.analyses.ensemble.model_tensors import read_mappers, take_components
 from featkit.analyses.ensemble.settings import Settings, is_number, is_whole
 from featkit.analyses.ensemble.space import Space
 from featkit.analyses.ensemble.targets import Targets
@@ -393,9 +394,9 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
             ensemble.init_, ensemble._idle = about["init"], about["idle"]
             ensemble.recovery_ = dict(about["recovery"])
             ensemble._check_description()
-            ensemble._pca = _take_components(tensors, ensemble.init_, ensemble.n_features_in_)
+            ensemble._pca = take_components(tensors, ensemble.init_, ensemble.n_features_in_)
             width = len(ensemble._pca[1]) if ensemble._pca else ensemble.widths_[0]
-            mappers = _read_mappers(tensors, width, ensemble.widths_, ensemble.relus_, settings)
+            mappers = read_mappers(tensors, width, ensemble.widths_, ensemble.relus_, settings)
         except _DAMAGE as error:
             raise DamagedError(
                 f"{folder}: a damaged ensemble ({one_line(error)}); run featkit ensemble-fit "
@@ -421,54 +422,6 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         )
         if not is_whole_model:
             raise ValueError(f"{MODEL_FILE} does not say what a model has")
-
-
-def _take_components(tensors: dict[str, Tensor], init: str, inputs: int) -> tuple[Tensor, ...]:
-    """Take mean and components out of the tensors of a file, if ψ starts from them.
-
-    Raises:
-        LookupError: There are none.
-        ValueError: They are of other features.
-    """
-    if init != "pca":
-        return ()
-    mean, components = tensors.pop("pca.mean"), tensors.pop("pca.components")
-    shapes = [tuple(mean.shape), tuple(components.shape)]
-    if shapes != [(inputs,), (len(components), inputs)] or not _are_floats((mean, components)):
-        raise ValueError("its principal components are of other features")
-    return mean, components
-
-
-def _read_mappers(
-    tensors: Mapping[str, Tensor],
-    width: int,
-    widths: Sequence[int],
-    relus: Sequence[bool],
-    settings: Settings,
-) -> Mappers:
-    """Return φ from the tensors of a file, which are compared before memory is taken.
-
-    Raises:
-        ValueError: They are of another φ.
-    """
-    last = 1 if len(set(widths)) == 1 else len(widths)
-    if len(tensors) != 2 * (settings.depth - 1 + last):
-        raise ValueError(f"{len(tensors)} weights are of another depth than {settings.depth}")
-    with torch.device("meta"):
-        hidden = settings.hidden or max(widths)
-        mappers = Mappers(width, widths, relus, settings.depth, hidden)
-    wanted = {f"mappers.{name}": value.shape for name, value in mappers.state_dict().items()}
-    found = {name: value.shape for name, value in tensors.items()}
-    if found != wanted or not _are_floats(tensors.values()):
-        raise ValueError("the weights have other shapes than the settings say")
-    mappers.to_empty(device="cpu").load_state_dict(
-        {name.removeprefix("mappers."): value for name, value in tensors.items()}
-    )
-    return mappers.requires_grad_(requires_grad=False)
-
-
-def _are_floats(tensors: Iterable[Tensor]) -> bool:
-    return all(tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def _last_relus(settings: Settings, targets: Targets) -> tuple[bool, ...]:
