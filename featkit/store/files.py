@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -192,34 +191,6 @@ def reserve_space(descriptor: int, size: int) -> None:
         os.pwrite(descriptor, bytes(min(_ZEROS, size - start)), start)
 
 
-class _Reserved(io.FileIO):
-    """A file with space for all that will be written; it says that it ends where writing has."""
-
-    end = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence == os.SEEK_END:
-            offset, whence = self.end + offset, os.SEEK_SET
-        return super().seek(offset, whence)
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        while rest:
-            rest = rest[super().write(rest) :]
-        self.end = max(self.end, self.tell())
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        self.end = self.tell() if size is None else size
-        return self.end
-
-    def close(self) -> None:
-        if not self.closed:
-            super().truncate(self.end)
-        super().close()
-
-
 @contextmanager
 def writing_hdf5(path: Path, size: int, **options: Any) -> Iterator[h5py.File]:
     """Let HDF5 write a file that may be larger than memory.
@@ -234,10 +205,15 @@ def writing_hdf5(path: Path, size: int, **options: Any) -> Iterator[h5py.File]:
     Raises:
         OSError: There is no space.
     """
-    with _Reserved(path, "w+") as held:
+    with path.open("wb") as held:
         reserve_space(held.fileno(), size)
-        with h5py.File(held, "w", **options) as file:
-            yield file
+    with h5py.File(path, "w", locking=False, **options) as file:  # the lock on it is ours
+        with path.open("rb+") as held:
+            reserve_space(held.fileno(), size)  # which HDF5 has given back
+        yield file
+        file.flush()
+        end = file.id.get_filesize()
+    os.truncate(path, end)
 
 
 @contextmanager
