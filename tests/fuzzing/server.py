@@ -112,7 +112,10 @@ def _importing() -> bool:
 
 def _made_by_libraries() -> bool:
     """Whether dataclasses, named tuples or the like make functions of source of their own."""
-    makers = ("dataclasses.py", "collections/__init__.py", "typing.py", "ast.py", "functools.py")
+    makers = (
+        "dataclasses.py", "collections/__init__.py", "typing.py", "ast.py", "functools.py",
+        "jinja2/environment.py",
+    )  # fmt: skip
     return any(f.f_code.co_filename.endswith(makers) for f in _frames())
 
 

@@ -211,6 +211,15 @@ def check_both(store, together, environments, *options):
         assert (store / file).read_bytes() == (together / "store" / file).read_bytes()
 
 
+@pytest.fixture
+def heard_interrupts():
+    """Let new processes hear of Ctrl-C, also where the tests run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_stops_all_processes(tmp_path, environment):
     store = tmp_path / "store"
     process = subprocess.Popen(
