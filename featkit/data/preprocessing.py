@@ -63,7 +63,10 @@ class Preprocessing:
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize or 1,)
         if not all(isinstance(side, Integral) for side in (*self.size, *sides)):
             raise UsageError(f"size {self.size} and resize {self.resize} are whole numbers")
-        if len(self.size) != 2 or min(*self.size, *sides) < 1 or self.resize == 0:
+        is_pair = not isinstance(self.resize, tuple) or len(self.resize) == 2
+        if len(self.size) != 2 or not is_pair:
+            raise UsageError(f"size {self.size} and resize {self.resize}: give height and width")
+        if min(*self.size, *sides) < 1 or self.resize == 0:
             raise UsageError(f"size {self.size} and resize {self.resize} are positive pixels")
         numbers = (*self.mean, *self.std)
         if len(self.mean) != 3 or len(self.std) != 3 or not all(map(_is_number, numbers)):

@@ -677,6 +677,7 @@ def test_another_width_is_told() -> None:
         *(("batch_size", v) for v in (0, 1.0)),
         *((f"{n}lr", v) for n in ("", "representation_") for v in (0, -1, float("nan"), "x")),
         ("lr", float("inf")),
+        ("lr", 10**400),
         ("non_negative", "yes"),
         *(("warmup", v) for v in (-0.1, 1.1, float("nan"))),
         *((name, v) for name in ("l1", "weight_decay") for v in (-1, float("inf"), float("nan"))),

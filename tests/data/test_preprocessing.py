@@ -197,6 +197,7 @@ def test_other_transforms_are_refused():
         {"size": (0, 5)},
         {"resize": 0},
         {"resize": (5, -1)},
+        {"resize": (5,)},
         {"mean": (0.5,)},
         {"std": (0.5, 0.5, 0.0)},
     ],

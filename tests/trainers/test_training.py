@@ -350,6 +350,7 @@ def test_a_name_that_no_backbone_can_have_is_refused(
         ({"epochs": 0}, "epochs is 0: give a whole number, at least 1"),
         ({"lr": 0.0}, r"lr is 0\.0: give a number above 0"),
         ({"lr": float("nan")}, "lr is nan"),
+        ({"lr": 10**400}, "lr is 1000"),
         ({"held_out": 1.0}, r"held_out is 1\.0: give a share below 1"),
         ({"held_out": 0.0, "patience": 3}, "patience needs images to judge on"),
         ({"optimizer": "adan"}, "optimizer is 'adan': use adam, adamw, lars, sgd"),

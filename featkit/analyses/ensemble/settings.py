@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -29,6 +29,9 @@ def _is_count(value: Any) -> bool:
     return is_whole(value) and value >= 1
 
 
+_LARGEST = sys.float_info.max
+
+
 def is_whole(value: Any) -> bool:
     """Say whether a value is a whole number, of Python or NumPy."""
     return not isinstance(value, bool) and isinstance(value, Integral)
@@ -36,7 +39,11 @@ def is_whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Say whether a value is a finite number, of Python or NumPy."""
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    return (
+        not isinstance(value, bool)
+        and isinstance(value, Real)
+        and bool(value <= _LARGEST and value >= -_LARGEST)
+    )
 
 
 def _one_of(name: str, choices: Any) -> _Rule:
