@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -29,21 +29,19 @@ def _is_count(value: Any) -> bool:
     return is_whole(value) and value >= 1
 
 
-_LARGEST = sys.float_info.max
-
-
 def is_whole(value: Any) -> bool:
     """Say whether a value is a whole number, of Python or NumPy."""
     return not isinstance(value, bool) and isinstance(value, Integral)
 
 
 def is_number(value: Any) -> bool:
-    """Say whether a value is a finite number, of Python or NumPy."""
-    return (
-        not isinstance(value, bool)
-        and isinstance(value, Real)
-        and bool(value <= _LARGEST and value >= -_LARGEST)
-    )
+    """Say whether a value is a number that a float can be, of Python or NumPy."""
+    try:
+        return (
+            isinstance(value, Real) and not isinstance(value, bool) and bool(math.isfinite(value))
+        )
+    except OverflowError:
+        return False
 
 
 def _one_of(name: str, choices: Any) -> _Rule:
