@@ -37,9 +37,7 @@ def is_whole(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Say whether a value is a number that a float can be, of Python or NumPy."""
     try:
-        return (
-            isinstance(value, Real) and not isinstance(value, bool) and bool(math.isfinite(value))
-        )
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
     except OverflowError:
         return False
 
