@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 import zlib
@@ -97,7 +98,7 @@ def mutated_json(content: Any, extra: Sequence[Any] = ()) -> SearchStrategy[byte
     def apply(made: list[tuple[Any, ...]]) -> bytes:
         changed_value = json.loads(json.dumps(content))
         for path, how, value in made:
-            _set(changed_value, path, how, value)
+            _set(changed_value, path, how, copy.deepcopy(value))
         return json.dumps(changed_value).encode("utf-8", "surrogatepass")
 
     return st.lists(one, min_size=1, max_size=3).map(apply)
