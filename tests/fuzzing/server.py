@@ -360,7 +360,8 @@ class Server:
         self.process.stdin.flush()
         report: dict[str, Any] = self._line()
         touched = [f"reads {path.name}" for path in outside if path.stat().st_atime != 1]
-        asked = [Path(word) for word in case.words if word.startswith("/")]
+        words = map(os.path.expanduser, case.words)
+        asked = [Path(word) for word in words if word.startswith("/")]
         named = [repr(str(place)) for path in asked for place in (path, path.parent)]
         events = [e for e in report.get("events", []) if not any(word in e for word in named)]
         report["events"] = events + touched
