@@ -162,8 +162,9 @@ COMMANDS = tuple(
         "best-subset features features --json", "pair-ensemble features features --json",
         f"dissect photos -b {NET} --tap layer1 -c color --chance 0 -o out",
         "saliency treenet(leaves=2)?weights=none photos -o out --images 2 --chance 0",
-        "train simclr photos -o out --epochs 1 --batch-size 4",
-        "train treenet photos -o run", "train deepcluster photos -o out --cycles 0",
+        "train simclr photos -o out --epochs 1 --batch-size 4 --workers 0",
+        "train treenet photos -o run --workers 0",
+        "train deepcluster photos -o out --cycles 0 --workers 0",
         "ensemble-fit features -o out --test nothing", "ensemble-transform a features",
         "demo --nothing", "--version", "--help", "knn --help",
     )
@@ -243,7 +244,10 @@ def _run(_folder: Path, words: tuple[str, ...]) -> object:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdout, sys.stderr = (os.fdopen(os.dup(n), "w", encoding="utf-8") for n in (1, 2))
+    sys.stdout, sys.stderr = (
+        os.fdopen(os.dup(number), "w", encoding="utf-8", errors=errors)  # as Python opens them
+        for number, errors in ((1, "strict"), (2, "backslashreplace"))
+    )
     try:
         main(list(words))
     except SystemExit as ended:
