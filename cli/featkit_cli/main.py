@@ -222,7 +222,7 @@ def _explain(error: BaseException) -> int:
         hint = ""
         if isinstance(error, click.UsageError) and error.ctx is not None:
             hint = f" (see {error.ctx.command_path} --help)"
-        click.echo(f"featkit: {error.format_message()}{hint}", err=True)
+        click.echo(f"featkit: {one_line(error.format_message(), 2000)}{hint}", err=True)
         return UsageError.exit_status
     if isinstance(error, BrokenPipeError):
         sys.stderr.close()

@@ -187,6 +187,13 @@ def test_mistakes_get_one_line(
     assert after == before
 
 
+def test_what_was_given_is_repeated_so_that_it_can_be_printed(run: Run, store: Path) -> None:
+    status, _, err = run("knn", store, store, "\u202e")
+    assert status == 2
+    assert err.startswith("featkit: ")
+    assert err.strip().isprintable()
+
+
 def test_a_bug_is_one_line_too_and_debug_shows_where(
     store: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
