@@ -13,6 +13,8 @@ import numpy as np
 
 from featkit.analyses.base import Result, verify_result
 from featkit.backbones.training_runs import verify_run
+from featkit.errors import StoreError, one_line
+from featkit.store.datasets import DAMAGES
 from tests.fuzzing import checkpoints, documents, ensembles, hdf5, states
 from tests.fuzzing.target import Case, Target
 
@@ -68,10 +70,13 @@ def _lay_out_result(folder: Path) -> None:
 
 
 def _read_arrays(folder: Path, _words: tuple[str, ...]) -> object:
-    """Read the arrays as a user would, with h5py."""
-    with h5py.File(folder / "saved" / "arrays.h5") as file:
-        names = [str(name) for name in file["names"].asstr()[...]]
-        return [hdf5.summary(file["x"][...]), names]
+    """Read the arrays as a user would, with h5py, whose errors are its own."""
+    try:
+        with h5py.File(folder / "saved" / "arrays.h5") as file:
+            names = [str(name) for name in file["names"].asstr()[...]]
+            return [hdf5.summary(file["x"][...]), names]
+    except DAMAGES as error:
+        raise StoreError(one_line(error)) from error
 
 
 def _lay_out_checkpoints(folder: Path) -> None:
