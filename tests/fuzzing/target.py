@@ -50,7 +50,8 @@ class Case:
             name: None if data is None else base64.b64encode(data).decode()
             for name, data in self.files.items()
         }
-        return {"files": files, "words": list(self.words), "links": dict(self.links)}
+        words = [word.encode("utf-8", "backslashreplace").decode() for word in self.words]
+        return {"files": files, "words": words, "links": dict(self.links)}
 
 
 @dataclass(frozen=True)
