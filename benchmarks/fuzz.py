@@ -1,7 +1,6 @@
 """How every parser takes inputs that were valid, and how files take a disk that loses a bit.
 
-    python -m benchmarks.fuzz [--inputs 1000] [--flips 300] [--seed 0] [--processes 2]
-                             [--only NAME] [--again NAME]
+    python -m benchmarks.fuzz [--inputs 1000] [--flips 300] [--seed 0] [--processes 2] [--only NAME]
 
 Inputs are made by hypothesis from valid ones (tests/fuzzing) and read in child processes, with an
 audit hook, a limit of memory and a limit of time. Lines are those in the bodies of the functions of
@@ -25,7 +24,7 @@ import h5py
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from benchmarks.harness import RESULTS, command_line, save
+from benchmarks.harness import command_line, save
 from tests.fuzzing.flips import READERS, SUBJECTS, Subject, cases
 from tests.fuzzing.lines import share
 from tests.fuzzing.server import SLOW, Server, is_finding
@@ -186,9 +185,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="that read at once")
     parser.add_argument("--only", action="append", help="parser or file; nothing is saved")
-    parser.add_argument("--again", action="append", help="likewise; what is saved of others stays")
     arguments = parser.parse_args()
-    only = arguments.only or arguments.again
+    only = arguments.only
     targets = [target for target in TARGETS.values() if not only or target.name in only]
     subjects = [subject for subject in SUBJECTS if not only or subject.name in only]
     begun = time.monotonic()
@@ -196,14 +194,9 @@ def main() -> None:
     jobs += [(flip, subject.name, arguments.flips, arguments.seed) for subject in subjects]
     with ProcessPoolExecutor(arguments.processes, initializer=_start) as pool:
         rows = list(pool.map(_do, jobs))
-    if arguments.again:
-        anew, arguments.again = {row["what"]: row for row in rows}, None
-        saved = json.loads((RESULTS / "fuzz.json").read_text())["rows"]
-        rows = [anew.get(row["what"], row) for row in saved]
-    parsers = [row for row in rows if row["what"] in TARGETS]
-    flips = [row for row in rows if row["what"] not in TARGETS]
+    parsers, flips = rows[: len(targets)], rows[len(targets) :]
     claims = _claims(parsers, flips)
-    if arguments.only:
+    if only:
         print(json.dumps(claims, indent=1))
         return
     libraries = ("hypothesis", "pillow", "safetensors", "click", "scipy")

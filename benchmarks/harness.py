@@ -107,7 +107,7 @@ def save(name: str, command: str, claims: list[dict[str, Any]], **details: Any) 
         **details,
     }
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    path.write_bytes(f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
     for claim in claims:
         print(f"{claim['what']}: {claim['measured']} (target {claim['target']})")
     print(f"saved {path}", file=sys.stderr)

@@ -34,13 +34,12 @@ def group() -> Iterator[Path]:
         folder.mkdir()
     except OSError as error:
         pytest.skip(f"no control group can be made: {error}")
-    limit = next((folder / n for n in ("memory.max", "memory.limit_in_bytes")), None)
+    names = ("memory.max", "memory.limit_in_bytes")
     try:
-        if limit is None or not limit.exists():
-            limit = folder / "memory.limit_in_bytes"
-        if not limit.exists():
+        limits = [folder / name for name in names if (folder / name).exists()]
+        if not limits:
             pytest.skip("the control group has no limit on memory")
-        yield limit
+        yield limits[0]
     finally:
         folder.rmdir()
 
