@@ -33,7 +33,7 @@ from featkit.store.files import (
     make_folder,
     write_whole,
 )
-from featkit.store.fingerprint import check_digest, with_digest
+from featkit.store.fingerprint import check_digest, signed_json
 from featkit.store.reader import FeatureTable
 from featkit.store.verify import Check
 
@@ -118,8 +118,7 @@ class Result:
         content |= {name: getattr(self, name) for name in _SAVED}
         content["arrays"] = list(self.arrays)
         content["figures"] = [figure.name for figure in self.figures]
-        plain = json.loads(json.dumps(_plain(content), allow_nan=False))
-        return json.dumps(with_digest(plain), indent=1) + "\n"
+        return signed_json(_plain(content))
 
     @classmethod
     def load(cls, folder: str | Path, analysis: str | None = None) -> Result:

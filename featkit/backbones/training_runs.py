@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from featkit.data.preprocessing import Preprocessing
 from featkit.documents import parse_json
 from featkit.errors import BackboneError, CheckpointError, one_line
 from featkit.spec import kind_at
-from featkit.store.fingerprint import check_digest, with_digest
+from featkit.store.fingerprint import check_digest, signed_json
 from featkit.store.verify import Check
 
 RUN_FILE = "run.json"
@@ -48,8 +47,7 @@ class RunRecord:
     def to_json(self) -> str:
         """Return the content of ``run.json``."""
         content = {"format": RUN_FORMAT, "version": RUN_VERSION, **asdict(self)}
-        plain = json.loads(json.dumps(content, allow_nan=False))
-        return json.dumps(with_digest(plain), indent=1) + "\n"
+        return signed_json(content)
 
 
 def is_run(folder: Path) -> bool:

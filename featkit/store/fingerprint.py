@@ -35,17 +35,18 @@ def fingerprint(provenance: Provenance) -> str:
     return hashlib.sha256(canonical_json(provenance).encode()).hexdigest()
 
 
-def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a JSON file with the sha256 of all of it, for :func:`check_digest`.
+def signed_json(content: Mapping[str, Any]) -> str:
+    """Return the text of a JSON file that has the sha256 of all of it, for :func:`check_digest`.
 
     Args:
-        content: As JSON gives it back: names are strings, lists no tuples.
+        content: Of kinds that JSON has, and finite numbers.
 
     Example:
-        >>> check_digest(with_digest({"a": 1}))
-        {'a': 1}
+        >>> check_digest(json.loads(signed_json({"a": (1, 2)})))
+        {'a': [1, 2]}
     """
-    return {**content, "sha256": fingerprint(content)}
+    plain = json.loads(json.dumps(content, allow_nan=False))
+    return json.dumps({**plain, "sha256": fingerprint(plain)}, indent=1) + "\n"
 
 
 def check_digest(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def check_digest(content: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: It says other than what was written.
 
     Example:
-        >>> check_digest(with_digest({"a": 1}) | {"a": 2})
+        >>> check_digest(json.loads(signed_json({"a": 1})) | {"a": 2})
         Traceback (most recent call last):
         ValueError: it does not say what was written (its sha256 differs)
     """

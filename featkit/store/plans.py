@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from featkit.documents import parse_json
-from featkit.store.fingerprint import Provenance, check_digest, fingerprint, with_digest
+from featkit.store.fingerprint import Provenance, check_digest, fingerprint, signed_json
 from featkit.store.schema import PARTIAL_FOLDER, table_file
 
 PLAN_FILE = "plan.json"
@@ -61,7 +60,7 @@ def unfinished_tables(store: Path) -> list[Unfinished]:
 def plan_text(name: str, rows: int, provenance: Provenance, plan: PartPlan) -> str:
     """Return the content of ``plan.json``, with the sha256 of all of it."""
     described = {"name": name, "rows": rows, "provenance": provenance, "plan": asdict(plan)}
-    return json.dumps(with_digest(json.loads(json.dumps(described))), indent=1)
+    return signed_json(described)
 
 
 def read_plan(plan_file: Path) -> Unfinished:

@@ -24,7 +24,7 @@ import featkit
 from featkit.analyses.ensemble import learning
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.errors import DamagedError, UsageError
-from featkit.store.fingerprint import with_digest
+from featkit.store.fingerprint import signed_json
 from featkit.store.tensors import with_tensors_digest
 from tests.processes import Forked, run_forked
 
@@ -363,7 +363,7 @@ def test_a_model_that_nobody_wrote_takes_no_memory(tmp_path: Path, changes: dict
     content = json.loads(path.read_text())
     settings = content["settings"] | changes.pop("settings", {})
     del content["sha256"]
-    path.write_text(json.dumps(with_digest(content | changes | {"settings": settings})))
+    path.write_text(signed_json(content | changes | {"settings": settings}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DamagedError, match="a damaged ensemble"):
         EnsembleRepresentation.load(tmp_path)

@@ -26,7 +26,7 @@ from featkit.analyses.ensemble.run import fit_ensemble, transform_store
 from featkit.analyses.ensemble.stored import StoredEnsemble, verify_ensemble
 from featkit.analyses.ensemble.study import StudyConfig
 from featkit.errors import ConflictError, DamagedError, SelectorError, StoreError, UsageError
-from featkit.store.fingerprint import with_digest
+from featkit.store.fingerprint import signed_json
 from featkit.store.reader import Store, open_store
 from featkit.store.verify import verify_store
 from tests.processes import Forked, run_forked
@@ -506,7 +506,7 @@ def test_a_damaged_folder(train: Store, tmp_path: Path) -> None:
 def resealed(data: bytes, **changes: object) -> bytes:
     content = json.loads(data)
     del content["sha256"]
-    return json.dumps(with_digest(content | changes)).encode()
+    return signed_json(content | changes).encode()
 
 
 def command(train: Store, test: Store, folder: Path) -> list[str]:

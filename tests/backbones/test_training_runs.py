@@ -12,7 +12,7 @@ import pytest
 from featkit.backbones.resolve import load_backbone
 from featkit.backbones.training_runs import read_run, verify_run
 from featkit.errors import BackboneError, CheckpointError
-from featkit.store.fingerprint import with_digest
+from featkit.store.fingerprint import signed_json
 from tests.fuzzing.documents import make_run
 
 WEIGHTS = "weights/epoch-0003.safetensors"
@@ -77,7 +77,7 @@ def test_preprocessing_is_made_of_numbers(run: Path, name: str, value: Any) -> N
     content = json.loads(path.read_text())
     content.pop("sha256")
     content["preprocessing"][name] = value
-    path.write_text(json.dumps(with_digest(content)))
+    path.write_text(signed_json(content))
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
         load_backbone(str(run))
 

@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from featkit.backbones.architectures import build
 from featkit.backbones.training_runs import RunRecord
-from featkit.store.fingerprint import with_digest
+from featkit.store.fingerprint import signed_json
 from tests.analyses.dissections import write_dissection
 from tests.fuzzing import hdf5
 from tests.fuzzing.mutate import any_json
@@ -29,7 +29,7 @@ def resealed(data: bytes) -> bytes:
     try:
         content = json.loads(data)
         content.pop("sha256", None)
-        return json.dumps(with_digest(content)).encode("utf-8", "surrogatepass")
+        return signed_json(content).encode("utf-8", "surrogatepass")
     except (ValueError, AttributeError, RecursionError):
         return data
 

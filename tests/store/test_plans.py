@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featkit.store.fingerprint import with_digest
+from featkit.store.fingerprint import signed_json
 from featkit.store.plans import unfinished_tables
 from featkit.store.reader import open_store
 from featkit.store.verify import verify_store
@@ -58,7 +58,7 @@ def test_a_plan_that_cannot_be_is_none(begun: Path, change: dict[str, Any]) -> N
     path = plan_file(begun)
     content = json.loads(path.read_text()) | change
     content.pop("sha256")
-    path.write_text(json.dumps(with_digest(content)))
+    path.write_text(signed_json(content))
     assert unfinished_tables(begun) == []
     assert remains(begun) == [path.parent]
 

@@ -21,7 +21,7 @@ from featkit.documents import parse_json
 from featkit.errors import DamagedError, UsageError, one_line
 from featkit.parallel.group import first
 from featkit.store.files import appearing, explain_full_disk, make_folder, write_whole
-from featkit.store.fingerprint import with_digest
+from featkit.store.fingerprint import signed_json
 from featkit.store.tensors import check_tensors, with_tensors_digest
 
 STATE_FILE = "state.safetensors"
@@ -150,8 +150,7 @@ def write_signed(path: Path, content: Mapping[str, Any]) -> None:
     """
     try:
         with explain_full_disk(path.name, path.parent, KEPT):
-            plain = json.loads(json.dumps(content))
-            write_whole(path, f"{json.dumps(with_digest(plain), indent=1)}\n".encode())
+            write_whole(path, signed_json(content).encode())
     except OSError as error:
         raise UsageError(f"cannot write {path} ({error.strerror})") from error
 
