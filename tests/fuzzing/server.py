@@ -70,7 +70,7 @@ class Watch:
 
     def _is_harmless(self, event: str, args: tuple[Any, ...]) -> bool:
         if event.startswith(_NEVER):
-            return _importing()
+            return _importing() or (event == "ctypes.dlopen" and args == (None,))  # itself
         if event in ("exec", "compile"):
             return _importing() or _made_by_libraries()
         if self.is_users:  # may name any file
