@@ -27,7 +27,8 @@ TINY: dict[str, dict[str, Any]] = {
     "deepcluster": {"arch": "lenet5", "cycles": 2, "cycle_epochs": 1, "images": 80,
                     "clusters": 5, "batch_size": 16},
 }  # fmt: skip
-SGD = {"optimizer": "sgd", "lr": 0.003, "weight_decay": 0.0, "final_weight_decay": None}
+SGD = {"optimizer": "sgd", "lr": 0.003, "weight_decay": 0.0, "final_weight_decay": None,
+       "precision": "fp32"}  # fmt: skip
 
 
 def everything(folder: str) -> None:

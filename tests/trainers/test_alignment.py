@@ -30,7 +30,7 @@ FEW: dict[str, Any] = {"clusters": 6, "pca": 8, "workers": 0, "precision": "fp32
 def test_alignment_is_that_of_the_first_cycle_of_a_training(stripes: Path, tmp_path: Path) -> None:
     for seed in (0, 5):
         found = initial_alignment("lenet5", stripes, 6, pca=8, seed=seed, workers=0, device="cpu")
-        options = {"clusters": 6, "seed": seed, "cycles": 1, "held_out": 0.0}
+        options = {"clusters": 6, "cycles": 1, "held_out": 0.0, "precision": "auto", "seed": seed}
         result = train(stripes, tmp_path / f"run{seed}", "deepcluster", **options)
         (cycle,) = result.tables["cycles"]
         assert (cycle["nmi_labels"], cycle["ami_labels"]) == pytest.approx((found.nmi, found.ami))
@@ -89,7 +89,8 @@ def test_alignment_needs_labels(stripes: Path) -> None:
 
 @pytest.fixture(scope="module")
 def surveyed(stripes: Path) -> Any:
-    return survey(stripes, 6, preset="tiny", arch="alexnet32", seed=2, **FEW)
+    options = FEW | {"arch": "alexnet32", "precision": "auto"}
+    return survey(stripes, 6, preset="tiny", seed=2, **options)
 
 
 def test_a_survey_has_every_seed_with_and_without_sobel(surveyed: Any, stripes: Path) -> None:
