@@ -75,6 +75,7 @@ def join() -> Place:
         return _place
     import torch
     import torch.distributed as dist
+    import torch.distributed.nn.functional  # holds for good what group there is when it is imported
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -17,7 +18,16 @@ from torch import nn
 import featkit
 from featkit.analyses.ensemble.run import fit_ensemble
 from featkit.errors import UsageError
-from featkit.parallel.group import add_up, all_of, first, here, is_first, on_first, rows_of_all
+from featkit.parallel.group import (
+    add_up,
+    all_of,
+    first,
+    here,
+    is_first,
+    leave,
+    on_first,
+    rows_of_all,
+)
 from featkit.trainers.statistics import shared_statistics
 
 NETWORK = "cifar_resnet8?weights=none"
@@ -86,6 +96,15 @@ def say(root: Path) -> None:
     for number, what in enumerate(all_of(heard)):
         if is_first():
             (root / f"heard-{number}").write_text(repr(what))
+
+
+def part(folder: str) -> None:
+    """Leave the group, and keep which threads are left."""
+    importlib.import_module("torch.distributed.nn.functional")  # as a library may
+    rank = here().rank
+    leave()
+    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    (Path(folder) / f"threads-{rank}").write_text(" ".join(threads))
 
 
 def _refuse() -> None:

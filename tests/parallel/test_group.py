@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -58,3 +60,11 @@ def test_batch_normalisation_sees_the_batch_of_all(tmp_path, found_by_ranks):
             assert found[name] == 1
             continue
         torch.testing.assert_close(found[name].double(), tensor.detach(), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from /proc")
+def test_no_thread_is_left_to_meet_an_interpreter_that_is_gone(tmp_path, found_by_ranks):
+    """One that still held a tensor would end the process by SIGABRT after its work was done."""
+    run_on_ranks(tasks.part, {"folder": str(tmp_path)}, 2)
+    threads = [(tmp_path / f"threads-{rank}").read_text() for rank in range(2)]
+    assert "gloo" not in threads[0] + threads[1], threads
