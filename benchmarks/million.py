@@ -224,7 +224,7 @@ class Million:
         found = self.work / "probe"
         ended = self._featkit(
             "probe", self._table("train", "one"), self._table("test", "one"),
-            "--max-memory", self.given.cap / 4, "-o", found,
+            "--max-memory", self.given.cap / 8, "-o", found,
         )  # fmt: skip
         (row,) = self._result(found, "accuracy")
         checked = self._check("logistic", row["lambda"])

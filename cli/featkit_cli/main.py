@@ -45,6 +45,10 @@ COMMANDS = {
 }
 
 
+LITTLE = 2**28
+"""Bytes of free memory below which what fails without a reason has failed for want of it."""
+
+
 @cache
 def analyses() -> dict[str, list[EntryPoint]]:
     """Return every installed analysis by its name; more than one where packages do not agree."""
@@ -213,6 +217,21 @@ def _leave_stopped(given: Sequence[str], stop: Stop) -> NoReturn:
     sys.exit(stop.exit_status)
 
 
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether an error means that there is no memory: Python's, torch's, CUDA's, or oneDNN's.
+
+    oneDNN does not say why it cannot go on.
+    """
+    said = str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in said:
+        return True
+    if "could not create a primitive" in said:
+        from featkit.ops.free_memory import free_memory
+
+        return free_memory() < LITTLE
+    return type(error).__name__ == "OutOfMemoryError"
+
+
 def _explain(error: BaseException) -> int:
     """Say in one line what went wrong, and return the exit status."""
     if isinstance(error, FeatkitError):
@@ -229,7 +248,7 @@ def _explain(error: BaseException) -> int:
         return 0
     if isinstance(error, OSError):
         what = f"{error.filename or 'input/output'}: {error.strerror or error}"
-    elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    elif _lacks_memory(error):
         what = (
             "no memory is left for this process: give it more, or bound what the command holds "
             "(--max-memory, where it is an option)"
