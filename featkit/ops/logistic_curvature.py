@@ -184,11 +184,16 @@ class Hessians:
             directions: In the basis, float32 (p, c, r + 1).
         """
         p, c, width = directions.shape
-        flat = directions.reshape(p * c, width).to(self.held.dtype)
+        exact = directions.reshape(p * c, width)
+        short = exact.to(self.held.dtype)
         total = torch.zeros(p * c, width)
         for start in range(0, len(self.held), BLOCK):
             part = slice(start, start + BLOCK)
-            block = self.held[part]
+            block, flat = self.held[part], short
+            if (
+                start and len(block) < BLOCK
+            ):  # of any size, and oneDNN keeps room for each that it has seen
+                block, flat = block.float(), exact
             change = (block @ flat.T).T.float().contiguous().view(p, c, -1)
             weights = self.weights[:, :, part].index_select(0, problems)
             moved = self.loss.curve(weights, change, self.targets[..., part]).view(p * c, -1)
