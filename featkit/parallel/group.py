@@ -90,7 +90,8 @@ def join() -> Place:
         ) from error
     store.set_timeout(_PATIENCE)
     backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    own = PrefixStore("featkit", store)
+    step = "-".join(os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    own = PrefixStore(f"featkit-{step}", store)  # two steps may have come to one port
     with all_there():
         dist.init_process_group(backends, store=own, rank=rank, world_size=count, timeout=_PATIENCE)
     _place, _board = place, own

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from featkit.errors import FeatkitError, UsageError
+from featkit.errors import FeatkitError, UsageError, one_line
 from featkit.parallel.group import RankError, join
 from featkit.parallel.place import ALONE, given_place
 
@@ -26,6 +26,7 @@ TASK_FILE = "task.pickle"
 ERROR_FILE = "error-{rank}.pickle"
 
 _TASK = "featkit"
+_AGENT = "torch.distributed"
 _SIGNALS = tuple(
     signal.Signals[name]
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
@@ -50,12 +51,11 @@ def starts_others(devices: int | None, num_nodes: int | None) -> bool:
     place = given_place()
     if place == ALONE:
         return (devices or 1) * (num_nodes or 1) > 1
-    nodes = place.count // place.local_count
-    if devices not in (None, place.local_count) or num_nodes not in (None, nodes):
-        asked = f"{devices or place.local_count} on each of {num_nodes or nodes} node(s)"
+    if devices not in (None, place.local_count) or num_nodes not in (None, place.nodes):
+        asked = f"{devices or place.local_count} on each of {num_nodes or place.nodes} node(s)"
         raise UsageError(
-            f"{asked} are asked for, and {place.count} processes were started, "
-            f"{place.local_count} on this node: leave --devices and --num-nodes out, or give these"
+            f"{asked} are asked for, and {place.count} processes were started, {place.local_count} "
+            f"on this of {place.nodes} node(s): leave --devices and --num-nodes out, or give these"
         )
     join()
     return False
@@ -112,11 +112,10 @@ def _check_gpus(device: object, count: int) -> None:
 def _run_agent(folder: Path, count: int, nodes: int) -> None:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for name in list(logging.root.manager.loggerDict):  # each has set a level of its own
-        if name.startswith("torch.distributed"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say is said below
+    meeting = _rendezvous(nodes)
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
@@ -124,17 +123,38 @@ def _run_agent(folder: Path, count: int, nodes: int) -> None:
         run_id=_TASK,
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(str(folder / "logs")),
-        signals_to_handle=",".join(_heard()),
-        **_rendezvous(nodes),
+        **meeting,
     )
+    if hasattr(config, "signals_to_handle"):  # since torch 2.9
+        config.signals_to_handle = ",".join(_heard())
     try:
-        with _sharing_cores(count), _signals_as_before():
+        with _silent_agent(), _sharing_cores(count), _signals_as_before():
             elastic_launch(config, sys.executable)("-P", "-m", "featkit.parallel.rank", str(folder))
     except ChildFailedError as error:
         raise _cause(folder, count, nodes, error.failures) from None
     except SignalException as error:
         signal.raise_signal(error.sigval)  # to whom it was sent before the agent took it
         raise KeyboardInterrupt from None
+    except (RuntimeError, RendezvousError, TimeoutError) as error:
+        raise RankError(
+            f"the processes have not met at {meeting['rdzv_endpoint']} ({one_line(error, 200)}): "
+            f"see whether all {nodes} node(s) run the same command, and whether the port is free"
+        ) from error
+
+
+@contextmanager
+def _silent_agent() -> Iterator[None]:
+    """Let torch's agent write nothing: what it has to say is said by errors."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(_AGENT)]
+    loggers = [logging.getLogger(name) for name in names]  # each has set a level of its own
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -180,6 +200,9 @@ def _rendezvous(nodes: int) -> dict[str, Any]:
             f"of the first node, and this node's number from 0), or start them by torchrun or srun"
         )
     host, port, node = (os.environ[name] for name in _NODE)
+    for name, value, most in (("MASTER_PORT", port, 65_535), ("NODE_RANK", node, nodes - 1)):
+        if not (value.isascii() and value.isdigit() and int(value) <= most):
+            raise UsageError(f"{name} is {value!r}: set a whole number from 0 to {most}")
     return {
         "rdzv_backend": "static",
         "rdzv_endpoint": f"{host}:{port}",

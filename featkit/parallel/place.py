@@ -25,12 +25,14 @@ class Place:
         count: How many there are.
         local_rank: Its number on its machine.
         local_count: How many there are on its machine.
+        nodes: Machines.
     """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
     local_count: int = 1
+    nodes: int = 1
 
     def share(self, length: int) -> slice:
         """Return which of ``length`` things in a row are this process's own.
@@ -62,7 +64,7 @@ def given_place(environment: MutableMapping[str, str] = os.environ) -> Place:
     Example:
         >>> step = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
         >>> given_place(step)
-        Place(rank=3, count=4, local_rank=1, local_count=2)
+        Place(rank=3, count=4, local_rank=1, local_count=2, nodes=2)
     """
     try:
         if "WORLD_SIZE" not in environment and environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":
@@ -70,13 +72,15 @@ def given_place(environment: MutableMapping[str, str] = os.environ) -> Place:
         if environment.get("WORLD_SIZE", "1") == "1":
             return ALONE
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        return Place(*(int(environment[name]) for name in names))
+        rank, count, local_rank, local_count = (int(environment[name]) for name in names)
+        nodes = int(environment.get("GROUP_WORLD_SIZE", -(-count // local_count)))
+        return Place(rank, count, local_rank, local_count, nodes)
     except KeyError as error:
         raise UsageError(
             f"this is one of several processes, and the environment does not say {error.args[0]}: "
             f"start them by torchrun, by srun, or by --devices"
         ) from error
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, ZeroDivisionError) as error:
         raise UsageError(
             f"what the environment says of this process among others is not understood ({error}): "
             f"start them by torchrun, by srun, or by --devices"
@@ -92,6 +96,7 @@ def _from_slurm(step: Mapping[str, str]) -> dict[str, str]:
         "WORLD_SIZE": step["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": step["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": str(tasks[int(step["SLURM_NODEID"])]),
+        "GROUP_WORLD_SIZE": str(len(tasks)),
         "MASTER_ADDR": step.get("MASTER_ADDR", _first_node(step["SLURM_STEP_NODELIST"])),
         "MASTER_PORT": step.get("MASTER_PORT", str(port)),
     }

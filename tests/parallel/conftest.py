@@ -12,7 +12,16 @@ from tests.parallel import tasks
 
 
 @pytest.fixture(scope="session")
-def found_by_ranks():
+def without_gpus():
+    """Let this process and those it starts compute as they do where there are no GPUs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setattr(torch.cuda, "is_available", bool)
+        yield
+
+
+@pytest.fixture(scope="session")
+def found_by_ranks(without_gpus):
     """Let processes find this package, and compute with one thread as the reference does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
@@ -28,7 +37,7 @@ def together(tmp_path_factory, found_by_ranks):
 
 
 @pytest.fixture(scope="session")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, without_gpus):
     folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +42,7 @@ def test_a_batch_script_of_slurm_is_alone():
 
 def test_srun_tells_torch_where_to_meet():
     environment = dict(SRUN)
-    assert given_place(environment) == Place(5, 6, 1, 2)
+    assert given_place(environment) == Place(5, 6, 1, 2, 2)
     assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == ("gpu07", "23456")
 
 
@@ -59,7 +62,14 @@ def test_a_variable_that_is_missing_is_named(missing):
         given_place(environment)
 
 
-@pytest.mark.parametrize("given", [TORCHRUN | {"RANK": "one"}, SRUN | {"SLURM_NODEID": "7"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        TORCHRUN | {"RANK": "one"},
+        TORCHRUN | {"LOCAL_WORLD_SIZE": "0"},
+        SRUN | {"SLURM_NODEID": "7"},
+    ],
+)
 def test_variables_that_mean_nothing_are_refused(given):
     with pytest.raises(UsageError, match="not understood"):
         given_place(dict(given))
@@ -69,7 +79,7 @@ def test_variables_that_mean_nothing_are_refused(given):
 def test_other_processes_than_were_started_are_refused(monkeypatch, devices, nodes):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="4 processes were started, 2 on this node"):
+    with pytest.raises(UsageError, match=r"4 processes were started, 2 on this of 2 node\(s\)"):
         starts_others(devices, nodes)
 
 
@@ -83,6 +93,32 @@ def test_nodes_that_do_not_know_where_to_meet_are_told(monkeypatch):
     monkeypatch.delenv("MASTER_PORT", raising=False)
     with pytest.raises(UsageError, match="set MASTER_PORT, NODE_RANK"):
         run_on_ranks(tasks.extract, {"store": "never"}, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "most"),
+    [("NODE_RANK", "first", 1), ("NODE_RANK", "2", 1), ("MASTER_PORT", "-1", 65_535)],
+)
+def test_a_place_of_a_node_that_means_nothing_is_refused(monkeypatch, name, value, most):
+    given = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500", "NODE_RANK": "0", name: value}
+    for variable, text in given.items():
+        monkeypatch.setenv(variable, text)
+    with pytest.raises(
+        UsageError, match=f"{name} is '{value}': set a whole number from 0 to {most}"
+    ):
+        run_on_ranks(tasks.extract, {"device": "cpu"}, 1, 2)
+
+
+def test_a_port_that_is_taken_is_told(monkeypatch):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        given = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+        for variable, text in given.items():
+            monkeypatch.setenv(variable, text)
+        levels = {name: logging.getLogger(name).level for name in logging.root.manager.loggerDict}
+        with pytest.raises(RankError, match=f"have not met at localhost:{port} .* port is free"):
+            run_on_ranks(tasks.extract, {"device": "cpu"}, 1, 2)
+    assert all(logging.getLogger(name).level == level for name, level in levels.items())
 
 
 def test_more_gpus_than_there_are_are_refused():
@@ -145,7 +181,7 @@ except RankError as error:
 
 
 def test_both_nodes_tell_of_a_process_that_is_killed(tmp_path, environment):
-    given = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(20_000 + os.getpid() % 10_000)}
+    given = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
     nodes = [
         subprocess.Popen(
             [sys.executable, "-c", NODE, str(tmp_path)],
@@ -176,8 +212,13 @@ def command(store):
     ]
 
 
+def free_port():
+    with socket.create_server(("", 0)) as server:
+        return str(server.getsockname()[1])
+
+
 @pytest.fixture
-def environment():
+def environment(without_gpus):
     root = tasks.__file__.partition("/tests/")[0]
     path = os.pathsep.join([root, f"{root}/cli", os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -186,13 +227,14 @@ def environment():
 def test_srun_starts_the_processes_of_a_command(tmp_path, together, environment):
     """SLURM itself is not here: its variables are, as its manual has them."""
     given = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0"}
-    given |= {"SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
+    given |= {"SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": "1"}
+    given |= {"MASTER_PORT": free_port()}
     ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
     check_both(tmp_path / "store", together, [{**environment, **given, **own} for own in ranks])
 
 
 def test_two_nodes_fill_one_store(tmp_path, together, environment):
-    given = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(30_000 + os.getpid() % 10_000)}
+    given = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
     nodes = [{**environment, **given, "NODE_RANK": str(node)} for node in range(2)]
     check_both(tmp_path / "store", together, nodes, "--num-nodes", "2", "--devices", "1")
 
@@ -219,6 +261,14 @@ def heard_interrupts():
     signal.signal(signal.SIGINT, before)
 
 
+def runs_on(process, store):
+    try:
+        return str(store).encode() in (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are read from /proc")
 @pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_stops_all_processes(tmp_path, environment):
     store = tmp_path / "store"
@@ -232,5 +282,4 @@ def test_ctrl_c_stops_all_processes(tmp_path, environment):
     _, error = process.communicate(timeout=60)
     assert error == "\nfeatkit: stopped; the same command goes on from here\n"
     assert process.returncode == 130
-    found = subprocess.run(["pgrep", "-f", str(store)], capture_output=True, check=False)
-    assert found.stdout == b""
+    assert not [process for process in Path("/proc").iterdir() if runs_on(process, store)]
