@@ -133,6 +133,8 @@ class Result:
         """
         path = Path(folder) / RESULT_FILE
         wanted = f"give a folder that featkit {analysis or 'COMMAND'} -o has written"
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{folder} holds no result ({RESULT_FILE} is no file): {wanted}")
         try:
             text = path.read_bytes()
             content = check_digest(parse_json(text))

@@ -19,7 +19,7 @@ from featkit.documents import parse_json
 from featkit.errors import UsageError, one_line
 from featkit.report.dissection import PAGE, PICTURES, picture_name
 from featkit.report.figures import described, draw_figure
-from featkit.store.files import write_whole
+from featkit.store.files import explain_full_disk, write_whole
 
 ROWS = 20
 """Rows of a table that the page shows; the rest is in its CSV."""
@@ -103,6 +103,7 @@ def write_report(
         The page.
 
     Raises:
+        DiskFullError: The disk is full; a page that was there is as it was.
         UsageError: There is no result, one is not whole, or the page cannot be written.
 
     Example:
@@ -118,8 +119,9 @@ def write_report(
     text = _render(title, [_section(result) for result in results])
     file = Path(file)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text.encode("utf-8", "backslashreplace"))
+        with explain_full_disk("the page", file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UsageError(
             f"cannot write the page to {file} ({error.strerror}): give another file"
@@ -168,7 +170,8 @@ def _figure_names(folder: Path) -> list[str]:
     """Return the names of the figures beside a result that are names of files there."""
     names = parse_json((folder / RESULT_FILE).read_bytes()).get("figures")
     listed = names if isinstance(names, list) else []
-    return [name for name in listed if isinstance(name, str) and Path(name).name == name]
+    named = [name for name in listed if isinstance(name, str) and Path(name).name == name]
+    return list(dict.fromkeys(named))
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]], folder: str) -> Table:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from featkit.analyses.base import RESULT_FILE, Figure, Result
 from featkit.analyses.dissect.gallery import Gallery
-from featkit.errors import UsageError
+from featkit.errors import DiskFullError, UsageError
 from featkit.report.dissection import write_page
 from featkit.report.figures import draw_figures
 from featkit.report.page import LARGEST, ROWS, UNITS, write_report
@@ -158,6 +158,24 @@ def test_a_figure_that_is_gone_is_named(tmp_path: Path) -> None:
     assert base64.b64encode(secret.read_bytes()).decode() not in text
 
 
+def test_a_figure_that_is_named_often_is_shown_once(tmp_path: Path) -> None:
+    folder = save(knn(), tmp_path / "knn")
+    once = write_report([folder], tmp_path / "a.html").read_text()
+    content = json.loads((folder / RESULT_FILE).read_text())
+    del content["sha256"]
+    content["figures"] *= 1000
+    (folder / RESULT_FILE).write_text(json.dumps(content))
+    often = write_report([folder], tmp_path / "a.html").read_text()
+    assert often.count("<img") == once.count("<img") > 0
+
+
+def test_a_pipe_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "knn").mkdir()
+    os.mkfifo(tmp_path / "knn" / RESULT_FILE)
+    with pytest.raises(UsageError, match="holds no result"):
+        write_report([tmp_path / "knn"], tmp_path / "a.html")
+
+
 def test_what_is_no_figure_is_not_read(tmp_path: Path) -> None:
     folder = save(knn(), tmp_path / "knn")
     figure = folder / "accuracy.png"
@@ -232,6 +250,14 @@ def test_a_full_disk_leaves_the_page_that_was_there(tmp_path: Path) -> None:
     )
     assert page.read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["knn", "page.html"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_disk_without_space_is_told_as_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "page.html.tmp").symlink_to("/dev/full")
+    with pytest.raises(DiskFullError, match="disk full while writing the page"):
+        write_report([knn()], tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
