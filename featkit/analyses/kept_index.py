@@ -79,8 +79,9 @@ def open_index(bank: StoredRows, index: ApproximateNeighbors) -> list[str]:
             raise StoreError("its tables are of several stores")  # noqa: TRY301 - as the others
         with writing(store):
             write_index(store, provenance, index.to_arrays())
-    except (StoreError, OSError) as error:
-        notes.append(f"the index was used and not kept: {one_line(error)}")
+    except (StoreError, OSError, MemoryError) as error:
+        reason = one_line(error) or "no memory is left"
+        notes.append(f"the index was used and not kept: {reason}")
     return notes
 
 

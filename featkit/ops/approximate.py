@@ -130,6 +130,8 @@ class ApproximateNeighbors(BaseEstimator):  # type: ignore[misc]
             fitting = centroids.ndim == 2 and centroids.shape[1] == d and lists.shape == (n,)
             if not fitting or not ((lists >= 0) & (lists < len(centroids))).all():
                 raise ValueError(f"these are no lists of {n} rows")
+            if not np.isfinite(centroids).all():
+                raise ValueError("a centroid is not finite")
             self.index_ = InvertedFile(centroids, lists)
         else:
             self.index_ = Hnsw.from_arrays(bank, arrays)
@@ -256,7 +258,8 @@ class ApproximateNeighbors(BaseEstimator):  # type: ignore[misc]
         exact, n = self._exact[:, : self.k], as_rows(self._bank, "bank").shape[0]
         units = self._units(self._bank, self._sample)
         if isinstance(self.index_, InvertedFile):
-            places = np.sort(self.index_.places(units.array, self._nearest[:, : self.k]), axis=None)
+            near = self._nearest[:, : self.k]
+            places = np.sort(self.index_.places(units.array, near, device=self.device), axis=None)
             self.effort_ = int(places[int(np.ceil(self.recall * places.size)) - 1]) + 1
             return self
         self.effort_ = max(16, self.k + 1)  # 16 is faiss' default

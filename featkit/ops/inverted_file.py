@@ -121,21 +121,23 @@ class InvertedFile:
             lists[part] = nearest[:, 0]
         return cls(centroids.array, lists)
 
-    def places(self, queries: Floats, rows: Integers) -> Integers:
+    def places(
+        self, queries: Floats, rows: Integers, *, device: str | torch.device = "auto"
+    ) -> Integers:
         """Return how many lists a query must look through to come to some rows, less one.
 
         Args:
             queries: float32 (q, d), each of length 1.
             rows: Of the bank, (q, k).
+            device: As there.
 
         Returns:
             (q, k) in [0, l).
 
         Cost: 2·q·l·d operations, 16·q·l bytes.
         """
-        _, order = nearest_neighbors(
-            UnitRows(queries), UnitRows(self.centroids), len(self.centroids)
-        )
+        lists = UnitRows(self.centroids)
+        _, order = nearest_neighbors(UnitRows(queries), lists, len(self.centroids), device=device)
         places = np.argsort(order, axis=1)
         return np.take_along_axis(places, self.lists[rows].astype(np.int64), axis=1)
 

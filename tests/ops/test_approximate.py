@@ -107,6 +107,14 @@ def test_arrays_of_something_else(kind, name, change):
         clone(KINDS[kind]).restore(BANK, arrays | {name: change(arrays[name])})
 
 
+def test_a_centroid_that_is_no_number():
+    arrays = KINDS["ivf"].to_arrays()
+    hurt = arrays["centroids"].copy()
+    hurt[1, 0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        clone(KINDS["ivf"]).restore(BANK, arrays | {"centroids": hurt})
+
+
 def test_the_same_seed_makes_the_same_lists():
     one, other = (ApproximateNeighbors(5, device="cpu").fit(BANK[:900]) for _ in range(2))
     np.testing.assert_array_equal(one.index_.lists, other.index_.lists)
