@@ -255,20 +255,28 @@ def _writing_alone(temporary: Path, path: Path) -> Iterator[None]:
     import fcntl
 
     with temporary.open("ab") as held:
+        busy = StoreError(f"{path}: another process is writing it; wait until it has finished")
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(
-                f"{path}: another process is writing it; wait until it has finished"
-            ) from None
+            raise busy from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # no locks are kept there
                 raise
+        if _number_of(temporary) != os.fstat(held.fileno()).st_ino:
+            raise busy  # it has just given the file that was opened here its name
         try:
             yield
         finally:
             with suppress(OSError):
                 fcntl.flock(held, fcntl.LOCK_UN)  # also of what was forked meanwhile
+
+
+def _number_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -203,3 +203,24 @@ def test_two_processes_do_not_write_one_file_at_once(tmp_path: Path) -> None:
     assert not run_forked(other, path).returncode
     assert path.read_bytes() == b"other"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_that_another_has_just_finished_is_not_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was opened while the other still wrote it, and has its name when the lock is to be had."""
+    fcntl = pytest.importorskip("fcntl")
+    path, flock = tmp_path / "a", fcntl.flock
+
+    def others_end(file: object, how: int) -> None:
+        if not path.exists():
+            path.with_name("a.tmp").write_bytes(b"of another")
+            path.with_name("a.tmp").replace(path)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", others_end)
+    with pytest.raises(StoreError, match="another process is writing it"):
+        write_whole(path, b"mine")
+    assert path.read_bytes() == b"of another"
+    write_whole(path, b"mine")
+    assert path.read_bytes() == b"mine"
