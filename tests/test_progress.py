@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 
 from tests.terminal import on_terminal
 
@@ -35,10 +36,12 @@ def log_of(command: list[str]) -> list[str]:
 
 
 def test_a_log_has_a_line_now_and_then_and_one_at_the_end() -> None:
+    started = time.perf_counter()
     lines = log_of(work(SLOW))
+    most = (time.perf_counter() - started) / 0.2 + 1
     found = [re.fullmatch(LINE, line) for line in lines]
     assert all(found), lines
-    assert 3 <= len(lines) <= 8  # of 40 updates and 40 postfixes in some 0.8 s
+    assert 3 <= len(lines) <= most  # of 40 updates and 40 postfixes in 0.8 s or more
     counts = [int(match[1]) for match in found if match]
     assert counts == sorted(set(counts[:-1])) + counts[-1:]
     assert [int(match[2]) for match in found if match] == [round(count / 4) for count in counts]
