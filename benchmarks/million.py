@@ -173,19 +173,30 @@ class Million:
         }
 
     def approximate_knn(self) -> dict[str, Any]:
-        """Most of the neighbours, by inverted lists that are made here; held to the exact ones."""
+        """Most of the neighbours, by inverted lists; held to the exact ones.
+
+        First the index is made and kept, then the same command finds it in the store.
+        """
         found = self.work / "approximate"
         shutil.rmtree(self.stores["train"] / ".index", ignore_errors=True)
-        ended = self._featkit(
-            "knn", self._table("train", "one"), self._table("test", "one"),
-            "--approximate", "ivf", "-o", found,
+        ended, again = (
+            self._featkit(
+                "knn", self._table("train", "one"), self._table("test", "one"),
+                "--approximate", "ivf", "-o", found,
+            )
+            for _ in range(2)
         )  # fmt: skip
         top1, exact = (
             self._result(folder, "accuracy")[0]["top1"] for folder in (found, self.work / "knn")
         )
         (row,) = self._result(found, "recall")
         return ended.told() | {
-            "answer": {"top1": top1, "exact": exact, "recall": row["recall"]},
+            "answer": {
+                "top1": top1,
+                "exact": exact,
+                "recall": row["recall"],
+                "kept_index": again.told(),
+            },
             "right": row["recall"] > 0.9 and abs(top1 - exact) < 0.02,
         }
 
@@ -329,7 +340,8 @@ def _short(name: str, answer: dict[str, Any]) -> str:
         "write": "two tables, {bytes_per_second:.3g} bytes/s",
         "verify": "two tables, {bytes_per_second:.3g} bytes/s",
         "knn": "exact, k = 20, top-1 {top1:.2%}, {gflops:.0f} GFLOP/s",
-        "approximate knn": "ivf, its index made, recall {recall:.1%}, top-1 {top1:.2%}",
+        "approximate knn": "ivf, its index made ({kept_index[seconds]:.0f} s once it is there), "
+        "recall {recall:.1%}, top-1 {top1:.2%}",
         "energy": "exact on {rows:,}, mean {mean_energy:.6f}",
         "sampled energy": "{pairs:,} pairs, mean {mean:.6f} ± {error:.1e}",
         "probe": "45 penalties, λ = {lambda:.2g}, top-1 {top1:.2%}",
