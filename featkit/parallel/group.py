@@ -5,6 +5,7 @@ All of them call the same functions in the same order. The first process is that
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -95,18 +96,28 @@ def join() -> Place:
     with all_there():
         dist.init_process_group(backends, store=own, rank=rank, world_size=count, timeout=_PATIENCE)
     _place, _board = place, own
+    atexit.register(_part)
     return place
 
 
 def leave() -> None:
     """Part from the others, once all have come as far."""
-    global _place, _board
     if _place == ALONE:
         return
     import torch.distributed as dist
 
     with all_there():
         dist.barrier()
+    _part()
+
+
+def _part() -> None:
+    """End the threads of the group: one that holds a tensor survives no end of Python."""
+    global _place, _board
+    if _place == ALONE:
+        return
+    import torch.distributed as dist
+
     dist.destroy_process_group()
     _place, _board = ALONE, None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,16 @@ def alone(tmp_path_factory, without_gpus):
     finally:
         torch.set_num_threads(threads)
     return folder
+
+
+def free_port():
+    with socket.create_server(("", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+@pytest.fixture
+def environment(without_gpus):
+    """Let new Python processes find these packages."""
+    root = tasks.__file__.partition("/tests/")[0]
+    path = os.pathsep.join([root, f"{root}/cli", os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}

@@ -103,8 +103,13 @@ def part(folder: str) -> None:
     importlib.import_module("torch.distributed.nn.functional")  # as a library may
     rank = here().rank
     leave()
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    (Path(folder) / f"threads-{rank}").write_text(" ".join(threads))
+    (Path(folder) / f"threads-{rank}").write_text(threads())
+
+
+def threads() -> str:
+    """Return the names of this process's threads."""
+    tasks = Path("/proc/self/task").iterdir()
+    return " ".join((task / "comm").read_text().strip() for task in tasks)
 
 
 def _refuse() -> None:

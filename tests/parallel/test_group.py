@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 
 from featkit.parallel.launch import run_on_ranks
 from tests.parallel import tasks
+from tests.parallel.conftest import free_port
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +65,43 @@ def test_batch_normalisation_sees_the_batch_of_all(tmp_path, found_by_ranks):
         torch.testing.assert_close(found[name].double(), tensor.detach(), rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from /proc")
+NEEDS_TASKS = pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="threads are read from /proc"
+)
+
+
+@NEEDS_TASKS
 def test_no_thread_is_left_to_meet_an_interpreter_that_is_gone(tmp_path, found_by_ranks):
     """One that still held a tensor would end the process by SIGABRT after its work was done."""
     run_on_ranks(tasks.part, {"folder": str(tmp_path)}, 2)
     threads = [(tmp_path / f"threads-{rank}").read_text() for rank in range(2)]
     assert "gloo" not in threads[0] + threads[1], threads
+
+
+SCRIPT = """
+import atexit
+from tests.parallel import tasks
+from featkit.parallel.group import all_of, join
+atexit.register(lambda: print(tasks.threads()))
+print(join().count, len(all_of(1)), "gloo" in tasks.threads())
+"""
+
+
+@NEEDS_TASKS
+def test_a_script_of_several_processes_ends_as_well(environment):
+    given = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    given |= {"MASTER_PORT": free_port()}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env=environment | given | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    said = [process.communicate(timeout=120)[0].splitlines() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    for before, after in said:
+        assert before == "2 2 True"
+        assert "gloo" not in after

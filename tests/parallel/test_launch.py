@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from featkit.errors import UsageError
 from featkit.parallel.launch import RankError, run_on_ranks, starts_others
 from featkit.parallel.place import ALONE, Place, given_place
 from tests.parallel import tasks
+from tests.parallel.conftest import free_port
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 SRUN = {
@@ -210,18 +210,6 @@ def command(store):
         *(sys.executable, "-m", "featkit_cli", "extract", "digits", "-b", tasks.NETWORK),
         *("-b", f"other={tasks.NETWORK}&seed=1", "-o", str(store), *options),
     ]
-
-
-def free_port():
-    with socket.create_server(("", 0)) as server:
-        return str(server.getsockname()[1])
-
-
-@pytest.fixture
-def environment(without_gpus):
-    root = tasks.__file__.partition("/tests/")[0]
-    path = os.pathsep.join([root, f"{root}/cli", os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 def test_srun_starts_the_processes_of_a_command(tmp_path, together, environment):
