@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -12,6 +16,9 @@ from featkit.parallel.group import is_first
 
 INTERVAL = 30.0
 """Seconds between two lines of a log."""
+
+PATIENCE = 2.0
+"""Seconds after which a terminal shows how long something takes."""
 
 
 def progress_bar(
@@ -46,6 +53,44 @@ def progress_bar(
         disable=not (show and is_first()),
         **options,
     )
+
+
+@contextmanager
+def clock(what: str) -> Iterator[None]:
+    """Show how long something takes that nobody counts: a time on a terminal, lines in a log.
+
+    A terminal has it after :data:`PATIENCE`, every second, until the end, which takes it away; a
+    log has a line every :data:`INTERVAL`.
+
+    Args:
+        what: What is done, in a word.
+
+    Example:
+        >>> with clock("knn"):
+        ...     pass
+    """
+    ended = threading.Event()
+    thread = threading.Thread(target=_tell_time, args=(one_line(what), ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _tell_time(what: str, ended: threading.Event) -> None:
+    started, is_terminal = time.monotonic(), sys.stderr.isatty()
+    before, after = ("\r", "\x1b[K") if is_terminal else ("", "\n")
+    wait, has_told = PATIENCE if is_terminal else INTERVAL, False
+    while not ended.wait(wait):
+        elapsed = tqdm.format_interval(round(time.monotonic() - started))
+        sys.stderr.write(f"{before}{what}: at work for {elapsed}{after}")
+        sys.stderr.flush()
+        wait, has_told = min(1.0, PATIENCE) if is_terminal else INTERVAL, True
+    if is_terminal and has_told:
+        sys.stderr.write(before + after)
+        sys.stderr.flush()
 
 
 class _Log(tqdm):  # type: ignore[misc]

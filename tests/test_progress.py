@@ -90,3 +90,36 @@ def test_a_terminal_has_a_bar() -> None:
     frames = said.split("\r")
     assert len(frames) > 5
     assert re.search(r"hash: 100%\|█+\| 400/400 \[00:0\d<00:00, .*img/s, loss=0\.5\]", frames[-2])
+
+
+def clocked(body: str, interval: float, patience: float) -> list[str]:
+    """Return a command that does something beside a clock."""
+    code = (
+        "import sys, time\n"
+        "from featkit import progress\n"
+        f"progress.INTERVAL, progress.PATIENCE = {interval}, {patience}\n"
+        f"with progress.clock('knn\\x1b[2J'):\n    {body}\n"
+        "print('done')"
+    )
+    return [sys.executable, "-c", code]
+
+
+def test_what_nobody_counts_has_a_line_now_and_then() -> None:
+    lines = log_of(clocked("time.sleep(1)", 0.3, 9))
+    assert len(lines) >= 2
+    assert all(re.fullmatch(r"knn \[2J: at work for 00:0\d", line) for line in lines), lines
+    assert log_of(clocked("time.sleep(0.3)", 9, 0.1)) == []
+
+
+def test_a_terminal_has_a_clock_that_goes_away() -> None:
+    with on_terminal(clocked("time.sleep(1)", 9, 0.3), stdout=subprocess.DEVNULL) as process:
+        said = process.read_to_end()
+    assert re.fullmatch(r"(\rknn \[2J: at work for 00:0\d\x1b\[K){2,}\r\x1b\[K", said), said
+    with on_terminal(clocked("pass", 9, 9), stdout=subprocess.DEVNULL) as process:
+        assert process.read_to_end() == ""
+
+
+def test_an_error_comes_after_the_clock() -> None:
+    command = clocked("time.sleep(0.5); raise SystemExit('no')", 9, 0.2)
+    with on_terminal(command, stdout=subprocess.DEVNULL) as process:
+        assert process.read_to_end().endswith("\r\x1b[Kno\r\n")

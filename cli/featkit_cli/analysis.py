@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import click
 
 from featkit.analyses.base import Analysis, Input, Result, check_requirements, result_folder
+from featkit.progress import clock
 from featkit.store.reader import FeatureTable, open_store
 from featkit.store.selectors import split_selector
 from featkit_cli.kinds import CommaSeparated, Folder, ResultFolder, Selector, TableName, TapName
@@ -133,7 +134,7 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
 
     def callback(output: str | None, as_json: bool, **given: Any) -> None:
         with nullcontext() if output is None else result_folder(output, name):
-            _answer(analysis, given, output, as_json)
+            _answer(name, analysis, given, output, as_json)
 
     lines = [f"{i.name}: {i.help}" for i in analysis.inputs if not i.optional]
     text = f"{analysis.__doc__ or ''}".partition("\n\n")[0] + "\n\n\b\n" + "\n".join(lines)
@@ -141,7 +142,11 @@ def analysis_command(name: str, analysis: type[Analysis]) -> click.Command:
 
 
 def _answer(
-    analysis: type[Analysis], given: Mapping[str, Any], output: str | None, as_json: bool
+    name: str,
+    analysis: type[Analysis],
+    given: Mapping[str, Any],
+    output: str | None,
+    as_json: bool,
 ) -> None:
     """Run an analysis as its options say, and show what it found."""
     config = analysis.Config(
@@ -160,7 +165,8 @@ def _answer(
             notes += left_out
     tables = {i.name.lower() for i in analysis.inputs if i.of == "tables"}
     check_requirements(requires, {name: given for name, given in inputs.items() if name in tables})
-    result = analysis(config).run(inputs)
+    with clock(name):
+        result = analysis(config).run(inputs)
     result.notes += dict.fromkeys(notes)
     show_result(result, output, as_json)
 

@@ -23,6 +23,7 @@ from featkit_cli.render import AS_JSON, counted, print_json
 @AS_JSON
 def export(store: str, output: str, as_json: bool) -> None:
     """Write the tables of STORE (or STORE:BACKBONE/TAP) with paths and labels into one file."""
+    from featkit.progress import clock
     from featkit.store.export import export_tables
     from featkit.store.files import size_text
     from featkit.store.reader import open_store
@@ -32,7 +33,8 @@ def export(store: str, output: str, as_json: bool) -> None:
     opened = open_store(folder)
     tables = opened.select(pattern)
     path = Path(output)
-    export_tables(opened.samples, tables, path)
+    with clock("export"):
+        export_tables(opened.samples, tables, path)
     size = path.stat().st_size
     if as_json:
         names = [table.name for table in tables]
