@@ -339,10 +339,15 @@ def _analyses(rates: Rates) -> str:
         if images.classes:
             bound = f"arithmetic of {images.classes:,} classes"
             rows.append(row(f"probe, {SWEEP} penalties", probing(images, network), bound))
-        memory = _size(representation(images, network.width) / gpus)
-        bound = f"ψ and moments, {memory} a rank of {gpus}"
+        whole = representation(images, network.width)
+        bound = f"ψ and moments, {_size(whole / gpus)} a rank of {gpus}"
+        if gpus > 1:
+            bound += f"; rank 0 writes the state, {_size(whole)}"
         rows.append(row("ensemble of 4", learning(images, network.width, 4), bound))
-    header = ["analysis", "operations", "two cores", "H100, half of fp32 (how many)", "bound by"]
+    header = [
+        "analysis", "operations", "two cores", "half of H100s' fp32, did it run there (how many)",
+        "bound by",
+    ]  # fmt: skip
     return _table(header, rows)
 
 

@@ -240,8 +240,6 @@ def kill(sweep: Sweep, name: str) -> list[Row]:
             if run.status == signal.SIGKILL:
                 judge(f"at {call.line[:120]}", double=i % 5 == 4)
     repeated = "" if case.work is None else f"; at most {twice:,} of {whole:,} {case.work[2]} twice"
-    if name == "extract":
-        repeated += " (a part, in two tables; of large rows 64 MB, else 8 batches)"
     how = f"{by_time} kill −9 over all of its time, {kills - by_time} at system calls"
     return [
         {
