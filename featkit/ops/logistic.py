@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -145,48 +146,64 @@ class _Way:
     def __init__(
         self, rows: Rows, loss: Loss, n_classes: int, tol: float, max_iter: int, most: int
     ) -> None:
-        self.rows, self.tol, self.max_iter = rows, tol, max_iter
+        self.rows, self.loss, self.tol, self.max_iter = rows, loss, tol, max_iter
+        self.most = most
         k, c = (n_classes, 1) if rows.targets.ndim == 2 else (1, n_classes)
         self.columns, self.shape = torch.arange(k), (k, c, rows.features.shape[1] + 1)
-        kept = np.arange(len(rows))
+        self.samples = [np.arange(len(rows))]
         count = max(1, most // self.shape[2])
         if len(rows) > max(count, self.shape[2]):
-            kept = np.sort(np.random.default_rng(0).permutation(len(rows))[:count])
+            drawn = np.random.default_rng(0).permutation(len(rows))
+            self.samples = [np.sort(drawn[:count]), np.sort(drawn[-count:])]
         if len(rows) <= count:
             rows.hold()
-        sample = rows if len(kept) == len(rows) else rows.sample(kept)
-        self.curvature = Curvature(sample, loss)
-        preconditioning = Preconditioning(self.curvature, k * c, most)
-        self.exact = Newton(rows, self.curvature, preconditioning, kept, most)
-        self.held = self.exact
-        if sample is not rows:
-            own = np.arange(len(kept))
-            self.held = Newton(sample, self.curvature, preconditioning, own, most)
 
     def along(self, penalties: list[float]) -> dict[float, Problems]:
         """Solve for descending penalties, each from where those before it lead.
 
-        Of rows that are not all held, those that are come first; all λ then go through all rows
-        together, in as few passes as the slowest takes.
+        Of rows that are not all held, a sample comes first. All λ then go through all rows
+        together, in as few passes as the slowest takes: each from the sample's solution that is
+        best for it over all rows, and with second derivatives of other rows than the sample's,
+        which solutions for small λ fit too well.
         """
-        whole = self.held is self.exact
+        if len(self.samples) == 1:
+            return self._follow(self.exact, penalties, self.tol)
+        first = self.rows.sample(self.samples[0])
+        found = self._follow(self._newton(first, first, np.arange(len(first))), penalties, ROUGH)
+        starts = torch.stack([found[value].coefficients for value in penalties])
+        del found, first
+        solved = self.finish(self._best(starts, penalties), penalties)
+        return dict(zip(penalties, solved, strict=True))
+
+    @cached_property
+    def exact(self) -> Newton:
+        """What minimises over all rows."""
+        kept = self.samples[-1]
+        is_all = len(kept) == len(self.rows)
+        return self._newton(self.rows, self.rows if is_all else self.rows.sample(kept), kept)
+
+    def _newton(self, rows: Rows, held: Rows, kept: Array) -> Newton:
+        """Return what minimises over rows by the second derivatives of some, which it holds."""
+        curvature = Curvature(held, self.loss)
+        preconditioning = Preconditioning(curvature, self.shape[0] * self.shape[1], self.most)
+        return Newton(rows, curvature, preconditioning, kept, self.most)
+
+    def _follow(self, newton: Newton, penalties: list[float], tol: float) -> dict[float, Problems]:
+        """Solve for descending penalties, and for others on the way to them."""
         found: dict[float, Problems] = {}
         passed: list[tuple[float, Tensor]] = []
-        easy = EASY * max(self.curvature.spread[:-1].tolist(), default=0.0)
+        easy = EASY * max(newton.curvature.spread[:-1].tolist(), default=0.0)
         for stop in _stops(penalties, easy):
             (solved,) = self._solve(
-                self.held,
-                self._start(passed, stop)[None],
+                newton,
+                self._start(newton, passed, stop)[None],
                 [stop],
-                tol=self.tol if whole and stop in penalties else ROUGH,
+                tol=tol if stop in penalties else ROUGH,
                 min_iter=1,  # small weights may not lower the objective much, and yet tell classes
             )
             found[stop] = solved
             passed = [*passed, (stop, solved.coefficients)][-KNOWN:]
-        if whole:
-            return found
-        starts = torch.stack([found[value].coefficients for value in penalties])
-        return dict(zip(penalties, self.finish(starts, penalties), strict=True))
+        return found
 
     def finish(self, start: Tensor, penalties: Sequence[float]) -> list[Problems]:
         """Solve for some penalties from (q, k, c, d + 1), over all rows."""
@@ -215,7 +232,8 @@ class _Way:
         if c > 1:
             coefficients -= coefficients.mean(2, keepdim=True)
         flat = coefficients.view(-1, k * c, width).numpy()
-        total = self._objectives(coefficients, torch.stack([part.penalties for part in solved]))
+        penalties = torch.stack([part.penalties for part in solved])
+        total = self._objectives(coefficients, penalties, torch.float64).sum(1)
         squares = torch.stack([part.gradients.square() * part.objectives for part in solved])
         return LogisticPath(
             flat[..., :-1],
@@ -226,21 +244,37 @@ class _Way:
             torch.stack([part.converged for part in solved]).all(1).numpy(),
         )
 
-    def _objectives(self, coefficients: Tensor, penalties: Tensor) -> Tensor:
-        """Return the objectives (q), in float64: logits in float32 err by 1e-7 of them together."""
+    def _best(self, solved: Tensor, penalties: Sequence[float]) -> Tensor:
+        """Return for each penalty and column the solution (k, c, d + 1) of any that is best."""
+        losses = self._objectives(solved, torch.zeros(solved.shape[:2]))
+        squares = solved[..., :-1].square().sum((2, 3))
+        decay = torch.tensor(penalties, dtype=torch.float64)[:, None, None]
+        best = (losses + decay / 2 * squares).argmin(1)  # of (q, q, k)
+        return solved[best, torch.arange(best.shape[1])]
+
+    def _objectives(
+        self, coefficients: Tensor, penalties: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return the objectives over all rows, float64 (q, k).
+
+        Args:
+            coefficients: float64 (q, k, c, d + 1).
+            penalties: λ, (q, k).
+            dtype: Of the logits; in float32 they err by 1e-7 of the objectives together.
+        """
         k, c, _ = self.shape
         together = max(1, LOGITS // BLOCK // (2 * k * c))
         objectives = torch.empty(len(penalties), k, dtype=torch.float64)
         for start in range(0, len(penalties), together):
             some = slice(start, start + together)
-            objectives[some] = self.exact.rows.objectives(
-                self.curvature.loss,
+            objectives[some] = self.rows.objectives(
+                self.loss,
                 coefficients[some].flatten(0, 1),
                 penalties[some].flatten(),
                 self.columns.repeat(len(penalties[some])),
-                torch.float64,
+                dtype,
             ).view(-1, k)
-        return objectives.sum(1)
+        return objectives
 
     def _solve(
         self,
@@ -262,7 +296,7 @@ class _Way:
         )
         return done.split(k)
 
-    def _start(self, passed: list[tuple[float, Tensor]], penalty: float) -> Tensor:
+    def _start(self, newton: Newton, passed: list[tuple[float, Tensor]], penalty: float) -> Tensor:
         """Return where those that are passed lead: the best of the polynomials through the last.
 
         The more stops it goes through the closer it follows, and the further it leads astray where
@@ -274,8 +308,8 @@ class _Way:
             return passed[-1][1].clone()
         k = len(self.columns)
         guesses = [_guess(passed[-n:], penalty) for n in range(2, len(passed) + 1)]
-        objectives = self.held.rows.objectives(
-            self.curvature.loss,
+        objectives = newton.rows.objectives(
+            self.loss,
             torch.cat(guesses),
             torch.full((len(guesses) * k,), penalty, dtype=torch.float64),
             self.columns.repeat(len(guesses)),
