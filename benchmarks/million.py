@@ -260,7 +260,7 @@ class Million:
         shutil.rmtree(found, ignore_errors=True)
         ended = self._featkit(
             "ensemble-fit", self.stores["train"], "--test", self.stores["few"], "-o", found,
-            "--name", "million", "--epochs", epochs, "--precision", "bf16", "--k", "20",
+            "--name", "million", "--epochs", epochs, "--precision", "fp32", "--k", "20",
             "--max-memory", self.given.cap / 10, "--overwrite", "--quiet",
         )  # fmt: skip
         recovered = self._result(found, "recovery")
@@ -349,7 +349,7 @@ def _short(name: str, answer: dict[str, Any]) -> str:
         "energy": "exact on {rows:,}, mean {mean_energy:.6f}",
         "sampled energy": "{pairs:,} pairs, mean {mean:.6f} ± {error:.1e}",
         "probe": "unregularised, top-1 {top1:.2%}",
-        "ensemble": "{epochs} epochs only, bf16, cosines {cosines}",
+        "ensemble": "{epochs} epochs only, fp32, cosines {cosines}",
     }
     cosines = ", ".join(f"{row['final']:.3f}" for row in answer.get("recovery", ()))
     return told[name].format(**answer, cosines=cosines)

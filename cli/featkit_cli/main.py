@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Sequence
 from functools import cache, partial
@@ -223,7 +224,7 @@ def _lacks_memory(error: BaseException) -> bool:
     oneDNN does not say why it cannot go on.
     """
     said = str(error)
-    if isinstance(error, MemoryError) or "can't allocate memory" in said:
+    if isinstance(error, MemoryError) or re.search("an(no|')t allocate memory", said):
         return True
     if "could not create a primitive" in said:
         from featkit.ops.free_memory import free_memory

@@ -102,10 +102,10 @@ def fit_logistic(
     some c·(16 + 2)·d³. Rows are held twice where they are 1 GiB at most (float64: 2), or a tenth of
     ``max_memory``, about their mean, 4·m·d bytes, and in their eigenbasis, half as much where the
     processor multiplies bfloat16, and of these once more the ones that bend most; of more rows a
-    random part gives the
-    second derivatives, and all are read some five times, by all λ at once. As much again at most
-    for derivatives by the logits, 4·m·q·c, and for blocks, 4·c·d². Solutions take 8·q·c·d bytes,
-    and some ten times that of the λ at work.
+    random part gives the second derivatives, and all are read some five times, by all λ at once;
+    many times more for small λ where that part has hardly more rows than W has numbers. As much
+    again at most for derivatives by the logits, 4·m·q·c, and for blocks, 4·c·d². Solutions take
+    8·q·c·d bytes, and some ten times that of the λ at work.
 
     Source: the objective and λ as in Ericsson et al. 2021, arXiv:2011.13377, and scikit-learn.
     Truncated Newton steps: Lin, Weng, Keerthi 2008, JMLR 9:627. The preconditioner is a Kronecker
