@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import featkit_cli.demo
 import h5py
@@ -209,6 +210,42 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(
     )
     with pytest.raises(ZeroDivisionError):
         main(["ls", str(store), "--debug"])
+
+
+def out_of_memory() -> Exception:
+    """Return what torch says that has no memory."""
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60, dtype=torch.uint8)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("error", "free", "is_told"),
+    [
+        (MemoryError(), 2**34, True),
+        (out_of_memory(), 2**34, True),
+        (
+            RuntimeError("unable to mmap file <a>: Cannot allocate memory (12)"),
+            0,
+            True,
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), 2**34, True),
+        (RuntimeError("could not create a primitive"), 2**20, True),
+        (RuntimeError("could not create a primitive"), 2**34, False),
+    ],
+)
+def test_want_of_memory_is_no_bug(
+    error: Exception, free: int, is_told: bool, store: Path, run: Run, monkeypatch: Any
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("featkit.store.reader.open_store", fails)
+    monkeypatch.setattr("featkit.ops.free_memory.free_memory", lambda: free)
+    status, _, said = run("ls", store)
+    assert status == 1
+    assert ("featkit: no memory is left for this process" in said) == is_told
+    assert ("a bug in featkit" in said) != is_told
 
 
 def test_layers_tells_what_a_file_was_taken_for(run: Run, tmp_path: Path) -> None:
