@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar
+from itertools import pairwise, repeat
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,7 @@ from featkit.ops.neighbors import (
     unit_rows,
 )
 from featkit.ops.row_sources import RowSource
-from featkit.ops.search_engines import Neighbors, faiss_threads, full_precision
+from featkit.ops.search_engines import faiss_threads, full_precision
 
 LISTS = 4
 """Lists are this many times √n: the least of what faiss advises, as lists cost time to find."""
@@ -201,26 +203,98 @@ class InvertedFile:
         """Return the best rows of each query, -1 where its lists hold fewer."""
         centroids = UnitRows(self.centroids)
         _, probed = nearest_neighbors(UnitRows(units), centroids, probes, device=device)
-        askers, bounds = _by_list(probed.ravel(), len(self.centroids))
-        rows = np.flatnonzero((np.diff(bounds) > 0)[self.lists])
+        looked = np.zeros(len(self.centroids), bool)
+        looked[probed] = True
+        rows = np.flatnonzero(looked[self.lists])
         asked = torch.from_numpy(units).to(device)
-        best = torch.full((len(units), kept), -torch.inf, device=device)
-        found = torch.full((len(units), kept), -1, device=device)
+        count = min(torch.get_num_threads(), len(units)) if device.type == "cpu" else 1
+        cuts = [len(units) * i // count for i in range(count + 1)]
+        shares = [
+            _Asked(asked[a:b], probed[a:b], len(self.centroids), kept) for a, b in pairwise(cuts)
+        ]
         step = max(1, CHUNK_FLOATS // units.shape[1])
-        with full_precision(device):
+        with full_precision(device), _beside_each_other(count) as each:
             for start in range(0, len(rows), step):
                 some = rows[start : start + step]
                 held = torch.from_numpy(unit(*bank, some, "bank")).to(device)
+                names = torch.from_numpy(some).to(device)
                 members, ends = _by_list(self.lists[some], len(self.centroids))
-                for number in np.flatnonzero(np.diff(ends)):
-                    who = askers[bounds[number] : bounds[number + 1]] // probes
-                    inside = members[ends[number] : ends[number + 1]]
-                    for first, last in _steps(len(inside)):
-                        one = torch.from_numpy(inside[first:last]).to(device)
-                        names = torch.from_numpy(some[inside[first:last]]).to(device)
-                        _look(asked, who, held[one], names, (best, found))
-        best, order = best.sort(dim=1, descending=True)
-        return best.cpu().numpy(), found.gather(1, order).cpu().numpy()
+                list(each(_Asked.look, shares, *map(repeat, (held, names, members, ends))))
+        near = torch.cat([share.near for share in shares])
+        found = torch.cat([share.found for share in shares])
+        near, order = near.sort(dim=1, descending=True)
+        return near.cpu().numpy(), found.gather(1, order).cpu().numpy()
+
+
+class _Asked:
+    """Some queries, the lists that each looks through, and the best rows it has seen.
+
+    Args:
+        units: (q, d).
+        probed: Lists, (q, probes).
+        count: How many lists there are.
+        kept: Rows that are kept of each query.
+
+    Attributes:
+        near: Similarities of the best, (q, kept), in no order.
+        found: Their numbers, -1 where there are none yet.
+    """
+
+    def __init__(self, units: torch.Tensor, probed: Integers, count: int, kept: int) -> None:
+        self.units, self.probes, self.kept = units, probed.shape[1], kept
+        self._askers, self._bounds = _by_list(probed.ravel(), count)
+        self.near = units.new_full((len(units), kept), -torch.inf)
+        self.found = torch.full((len(units), kept), -1, device=units.device)
+        self._worst = units.new_full((len(units),), -torch.inf)
+
+    def look(
+        self, held: torch.Tensor, names: torch.Tensor, members: Integers, ends: Integers
+    ) -> None:
+        """Let them look at some rows.
+
+        Args:
+            held: (n, d).
+            names: The numbers of these rows, (n).
+            members: Their places, list by list, (n).
+            ends: Where in ``members`` each list begins, (count + 1).
+        """
+        for number in np.flatnonzero(np.diff(ends)):
+            who = self._askers[self._bounds[number] : self._bounds[number + 1]] // self.probes
+            inside = members[ends[number] : ends[number + 1]]
+            for first, last in _steps(len(inside) if len(who) else 0):
+                one = torch.from_numpy(inside[first:last]).to(held.device)
+                self._look(who, held[one], names[one])
+
+    def _look(self, who: Integers, rows: torch.Tensor, names: torch.Tensor) -> None:
+        for first, last in _steps(len(who)):
+            some = torch.from_numpy(who[first:last]).to(rows.device)
+            likeness = self.units.index_select(0, some) @ rows.T
+            gains = (likeness.amax(1) > self._worst[some]).nonzero().squeeze(1)
+            if not len(gains):  # as for most, but at the start
+                continue
+            some = some[gains]
+            likeness = torch.cat([self.near[some], likeness[gains]], dim=1)
+            both = torch.cat([self.found[some], names.expand(len(some), -1)], dim=1)
+            self.near[some], order = likeness.topk(self.kept, dim=1, sorted=False)
+            self.found[some] = both.gather(1, order)
+            self._worst[some] = self.near[some].amin(1)
+
+
+@contextmanager
+def _beside_each_other(count: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Yield a ``map`` whose calls run beside each other, each on one thread.
+
+    What is small is slower on several threads, most of all where something else runs too.
+    """
+    if count == 1:
+        yield map
+        return
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield pool.map
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _by_list(numbers: npt.NDArray[np.integer], count: int) -> tuple[Integers, Integers]:
@@ -231,17 +305,3 @@ def _by_list(numbers: npt.NDArray[np.integer], count: int) -> tuple[Integers, In
 
 def _steps(count: int) -> Iterator[tuple[int, int]]:
     yield from pairwise([*range(0, count, BLOCK), count])
-
-
-def _look(
-    asked: torch.Tensor, who: Integers, rows: torch.Tensor, names: torch.Tensor, best: Neighbors
-) -> None:
-    """Let some queries look at some rows, and keep the best of each in ``best``, in no order."""
-    near, found = best
-    kept = near.shape[1]
-    for first, last in _steps(len(who)):
-        some = torch.from_numpy(who[first:last]).to(asked.device)
-        likeness = torch.cat([near[some], asked[some] @ rows.T], dim=1)
-        both = torch.cat([found[some], names.expand(len(some), -1)], dim=1)
-        near[some], order = likeness.topk(kept, dim=1, sorted=False)
-        found[some] = both.gather(1, order)
