@@ -73,17 +73,14 @@ def _majority(voters: NDArray[np.int64]) -> int:
 
 
 def logistic(table: FeatureTable, penalty: float) -> dict[str, Any]:
-    """Return scikit-learn's accuracy, learned from 50,000 rows at most with the same penalty, or 1.
-
-    Without a penalty so few rows would be fitted too well.
-    """
+    """Return scikit-learn's accuracy, learned from 50,000 rows at most with the same penalty."""
     from sklearn.linear_model import LogisticRegression
 
     test = open_store(table.path.parents[2] / "test")[table.name]
     drawn = np.random.default_rng(0).permutation(np.flatnonzero(table.valid))[:50_000]
     rows = np.sort(drawn)
     share = len(rows) / table.valid.sum()
-    model = LogisticRegression(C=1 / ((penalty or 1.0) * share), tol=1e-3, max_iter=100)
+    model = LogisticRegression(C=1 / (penalty * share), tol=1e-3, max_iter=100)
     model.fit(table.numpy()[rows], _labels(table)[rows])
     top1 = model.score(test.numpy()[test.valid], _labels(test)[test.valid])
     return {"top1": float(top1), "rows": len(rows)}

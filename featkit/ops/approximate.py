@@ -56,7 +56,7 @@ class ApproximateNeighbors(BaseEstimator):  # type: ignore[misc]
         effort_: Lists that are looked through, or candidates that a walk keeps.
 
     Cost: that of ``index_``, and an exact search for 1,000 queries. Whether that pays, against an
-    exact search, depends on how many queries there are: beyond some ten thousand at the first time.
+    exact search, depends on the queries, some ten thousand at the first time, and on ``effort_``.
 
     Example:
         >>> bank = np.random.default_rng(0).standard_normal((500, 8))

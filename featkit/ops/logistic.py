@@ -170,7 +170,7 @@ class _Way:
             return self._follow(self.exact, penalties, self.tol)
         first = self.rows.sample(self.samples[0])
         found = self._follow(self._newton(first, first, np.arange(len(first))), penalties, ROUGH)
-        starts = torch.stack([found[value].coefficients for value in penalties])
+        starts = torch.stack([stop.coefficients for stop in found.values()])
         del found, first
         solved = self.finish(self._best(starts, penalties), penalties)
         return dict(zip(penalties, solved, strict=True))
@@ -249,7 +249,7 @@ class _Way:
         losses = self._objectives(solved, torch.zeros(solved.shape[:2]))
         squares = solved[..., :-1].square().sum((2, 3))
         decay = torch.tensor(penalties, dtype=torch.float64)[:, None, None]
-        best = (losses + decay / 2 * squares).argmin(1)  # of (q, q, k)
+        best = (losses + decay / 2 * squares).argmin(1)  # of (q, solutions, k)
         return solved[best, torch.arange(best.shape[1])]
 
     def _objectives(
