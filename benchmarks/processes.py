@@ -26,7 +26,8 @@ from featkit.store.reader import open_store
 
 EXTRACTED, TRAINED = 4_000, 2_000
 EXTRACT = "-b cifar_resnet56?weights=none -b cifar_resnet20?weights=none --precision fp32"
-TRAIN = "--preset cpu --epochs 1 --optimizer sgd --lr 0.003 --weight-decay 0 --held-out 0"
+TRAIN = "--preset cpu --epochs 1 --precision fp32 --held-out 0"
+TRAIN += " --optimizer sgd --lr 0.003 --weight-decay 0"
 FIT = "--preset paper-stable --epochs 10"
 WAYS = {"one process": (2, 1), "one process, one thread": (1, 1), "two processes": (1, 2)}
 """Threads of each process, and processes."""

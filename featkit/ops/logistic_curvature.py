@@ -190,9 +190,8 @@ class Hessians:
         for start in range(0, len(self.held), BLOCK):
             part = slice(start, start + BLOCK)
             block, flat = self.held[part], short
-            if (
-                start and len(block) < BLOCK
-            ):  # of any size, and oneDNN keeps room for each that it has seen
+            # the last block has any size, and oneDNN keeps room for each that it has seen
+            if start and len(block) < BLOCK:
                 block, flat = block.float(), exact
             change = (block @ flat.T).T.float().contiguous().view(p, c, -1)
             weights = self.weights[:, :, part].index_select(0, problems)
