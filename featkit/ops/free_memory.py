@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
-_GROUP_FILES = {  # limit, what is used of it, and what of that the kernel can drop, by version
-    "": ("memory.max", "memory.current", "inactive_file"),
-    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+_GROUP_FILES = {  # limit, what is used of it, what names in memory.stat begin with, by version
+    "": ("memory.max", "memory.current", ""),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 }
 _PROCESS = {"RLIMIT_DATA": "VmData", "RLIMIT_AS": "VmSize"}
 
@@ -33,21 +33,21 @@ def _machine() -> int:
 
 
 def _groups() -> Iterator[int]:
-    """Yield what each group leaves that the process is in."""
+    """Yield what each group leaves that the process is in; the kernel can drop pages of files."""
     for line in _text(Path("/proc/self/cgroup")).splitlines():
         _, controllers, inside = line.split(":", 2)
         for controller in _GROUP_FILES.keys() & controllers.split(","):
             root = _GROUPS / controller
-            limit, used, droppable = _GROUP_FILES[controller]
+            limit, used, prefix = _GROUP_FILES[controller]
             folder = root / inside.lstrip("/")
             for group in (folder, *folder.parents):
                 most = _text(group / limit).strip()
                 if most.isdigit():
-                    stat = re.search(
-                        rf"^{droppable} (\d+)$", _text(group / "memory.stat"), re.MULTILINE
+                    pages = re.findall(
+                        rf"(?m)^{prefix}(?:in)?active_file (\d+)$", _text(group / "memory.stat")
                     )
-                    dropped = int(stat[1]) if stat else 0
-                    yield int(most) - int(_text(group / used)) + dropped
+                    # the counts of pages are told late
+                    yield int(most) - max(0, int(_text(group / used)) - sum(map(int, pages)))
                 if group == root:
                     break
 

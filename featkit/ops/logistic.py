@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from featkit.errors import UsageError
 from featkit.ops.logistic_blocks import Preconditioning
 from featkit.ops.logistic_curvature import Curvature
+from featkit.ops.logistic_draws import draw_rows
 from featkit.ops.logistic_losses import Loss, OneVersusRest, Softmax
 from featkit.ops.logistic_newton import LOGITS, Newton, Problems
 from featkit.ops.logistic_rows import BLOCK, HELD_FLOATS, Array, Rows, held_floats
@@ -27,6 +27,7 @@ ROUGH = 1e-4  # tolerance where something else is solved next: a lower λ, or al
 FORCING = 0.1  # share of a gradient's length that a step may leave
 STRIDE = 3.2  # from one penalty on the way to the next, at most: half a decade
 KNOWN = 5  # solutions that lead on to the next
+REDRAWN = 10  # steps by second derivatives of the same rows, where not all are held
 EASY = 1e-3  # penalty over the largest squared singular value at which Newton may start from 0
 
 
@@ -101,17 +102,19 @@ def fit_logistic(
     some 5 to 50 products of 4·m·d·c operations; where these get many, c blocks are inverted, in
     some c·(16 + 2)·d³. Rows are held twice where they are 1 GiB at most (float64: 2), or a tenth of
     ``max_memory``, about their mean, 4·m·d bytes, and in their eigenbasis, half as much where the
-    processor multiplies bfloat16, and of these once more the ones that bend most; of more rows a
-    random part gives the second derivatives, and all are read some five times, by all λ at once;
-    many times more for small λ where that part has hardly more rows than W has numbers. As much
+    processor multiplies bfloat16, and of these once more the ones that bend most. Of more rows as
+    many give the second derivatives, drawn where they bend, and all are read some 5 to 15 times, by
+    all λ at once; some 40 times for small λ where fewer are held than W has numbers. As much
     again at most for derivatives by the logits, 4·m·q·c, and for blocks, 4·c·d². Solutions take
-    8·q·c·d bytes, and some ten times that of the λ at work.
+    8·q·c·d bytes, and some ten times that of the λ at work, forty where a part of the rows is held.
 
     Source: the objective and λ as in Ericsson et al. 2021, arXiv:2011.13377, and scikit-learn.
     Truncated Newton steps: Lin, Weng, Keerthi 2008, JMLR 9:627. The preconditioner is a Kronecker
     product as in Martens & Grosse 2015, arXiv:1503.05671, or has a block for each class, as the
-    partial Newton steps of Friedman, Hastie & Tibshirani 2010, J. Stat. Softw. 33:1; second
-    derivatives of a part of the rows: Byrd et al. 2011, SIAM J. Optim. 21:977.
+    partial Newton steps of Friedman, Hastie & Tibshirani 2010, J. Stat. Softw. 33:1. Second
+    derivatives of a part of the rows: Byrd et al. 2011, SIAM J. Optim. 21:977; drawn by their
+    weight: Xu et al. 2016, arXiv:1607.00559; mended by steps: Liu & Nocedal 1989, Math. Program.
+    45:503.
 
     Example:
         >>> x, y = np.array([[-1.0], [1.0], [2.0], [4.0]]), np.array([0, 1, 0, 1])
@@ -150,11 +153,9 @@ class _Way:
         self.most = most
         k, c = (n_classes, 1) if rows.targets.ndim == 2 else (1, n_classes)
         self.columns, self.shape = torch.arange(k), (k, c, rows.features.shape[1] + 1)
-        self.samples = [np.arange(len(rows))]
+        self.rng = np.random.default_rng(0)
         count = max(1, most // self.shape[2])
-        if len(rows) > max(count, self.shape[2]):
-            drawn = np.random.default_rng(0).permutation(len(rows))
-            self.samples = [np.sort(drawn[:count]), np.sort(drawn[-count:])]
+        self.held = len(rows) if len(rows) <= self.shape[2] else min(len(rows), count)
         if len(rows) <= count:
             rows.hold()
 
@@ -163,28 +164,62 @@ class _Way:
 
         Of rows that are not all held, a sample comes first. All λ then go through all rows
         together, in as few passes as the slowest takes: each from the sample's solution that is
-        best for it over all rows, and with second derivatives of other rows than the sample's,
-        which solutions for small λ fit too well.
+        best for it over all rows, and with second derivatives of rows that bend there.
         """
-        if len(self.samples) == 1:
-            return self._follow(self.exact, penalties, self.tol)
-        first = self.rows.sample(self.samples[0])
-        found = self._follow(self._newton(first, first, np.arange(len(first))), penalties, ROUGH)
+        if self.held == len(self.rows):
+            return self._follow(self._newton(self.rows), penalties, self.tol)
+        some = self.rng.choice(len(self.rows), self.held, replace=False, shuffle=False)
+        sample = self.rows.sample(np.sort(some))
+        found = self._follow(self._newton(sample), penalties, ROUGH)
         starts = torch.stack([stop.coefficients for stop in found.values()])
-        del found, first
+        del found, sample
         solved = self.finish(self._best(starts, penalties), penalties)
         return dict(zip(penalties, solved, strict=True))
 
-    @cached_property
-    def exact(self) -> Newton:
-        """What minimises over all rows."""
-        kept = self.samples[-1]
-        is_all = len(kept) == len(self.rows)
-        return self._newton(self.rows, self.rows if is_all else self.rows.sample(kept), kept)
+    def finish(self, start: Tensor, penalties: Sequence[float]) -> list[Problems]:
+        """Solve for some penalties from (q, k, c, d + 1), over all rows.
 
-    def _newton(self, rows: Rows, held: Rows, kept: Array) -> Newton:
-        """Return what minimises over rows by the second derivatives of some, which it holds."""
-        curvature = Curvature(held, self.loss)
+        Of rows that are not all held some are drawn for second derivatives, and after some steps
+        others: where these lead other rows bend.
+        """
+        if self.held == len(self.rows):
+            return self._solve(self._newton(self.rows), start, penalties, tol=self.tol)
+        found: dict[int, Problems] = {}
+        going = sorted(range(len(penalties)), key=penalties.__getitem__)
+        for taken in range(0, self.max_iter, REDRAWN):
+            most = min(REDRAWN, self.max_iter - taken)
+            kept, counts = draw_rows(self.rows, self.loss, start[going], self.held, self.rng)
+            solved = self._solve(
+                self._newton(self.rows, kept, counts),
+                start[going],
+                [penalties[i] for i in going],
+                tol=self.tol,
+                max_iter=most,
+            )
+            found |= zip(going, solved, strict=True)
+            cut = [bool((~part.converged & (part.iterations >= most)).any()) for part in solved]
+            for i, part in zip(going, solved, strict=True):
+                part.iterations += taken
+                start[i] = part.coefficients
+            going = [i for i, is_cut in zip(going, cut, strict=True) if is_cut]
+            if not going:
+                break
+        return [found[i] for i in range(len(penalties))]
+
+    def _newton(
+        self, rows: Rows, kept: Array | None = None, counts: Tensor | None = None
+    ) -> Newton:
+        """Return what minimises over rows by second derivatives.
+
+        Args:
+            rows: All of them.
+            kept: Those that give second derivatives, ascending; all if None.
+            counts: How many each of these stands for.
+        """
+        if kept is None or counts is None:
+            kept, counts = np.arange(len(rows)), torch.full((len(rows),), rows.weight)
+        held = rows if len(kept) == len(rows) else rows.sample(kept)
+        curvature = Curvature(held, self.loss, counts)
         preconditioning = Preconditioning(curvature, self.shape[0] * self.shape[1], self.most)
         return Newton(rows, curvature, preconditioning, kept, self.most)
 
@@ -204,10 +239,6 @@ class _Way:
             found[stop] = solved
             passed = [*passed, (stop, solved.coefficients)][-KNOWN:]
         return found
-
-    def finish(self, start: Tensor, penalties: Sequence[float]) -> list[Problems]:
-        """Solve for some penalties from (q, k, c, d + 1), over all rows."""
-        return self._solve(self.exact, start, penalties, tol=self.tol)
 
     def entering(self, start: tuple[Array, Array], q: int) -> Tensor:
         """Return coefficients (q, k, c, d + 1) from weights and biases."""
@@ -284,6 +315,7 @@ class _Way:
         *,
         tol: float,
         min_iter: int = 0,
+        max_iter: int | None = None,
     ) -> list[Problems]:
         k = len(self.columns)
         problems = Problems.at(
@@ -291,9 +323,8 @@ class _Way:
             torch.tensor(penalties, dtype=torch.float64).repeat_interleave(k),
             self.columns.repeat(len(penalties)),
         )
-        done = newton.minimise(
-            problems, tol=tol, forcing=FORCING, min_iter=min_iter, max_iter=self.max_iter
-        )
+        most = self.max_iter if max_iter is None else max_iter
+        done = newton.minimise(problems, tol=tol, forcing=FORCING, min_iter=min_iter, max_iter=most)
         return done.split(k)
 
     def _start(self, newton: Newton, passed: list[tuple[float, Tensor]], penalty: float) -> Tensor:

@@ -20,6 +20,8 @@ PATIENCE = 1.5  # blocks cost as much as this many products, times width² / row
 class ClassBlocks:
     """``Σ_i p_ic (1 - p_ic) x_i x_iᵀ + λ`` of each class c, inverted; between classes nothing.
 
+    Each row counts as often as it stands for others.
+
     What changes all classes' logits alike is left out: it changes no share, so that only λ, which
     may be tiny, bends the objective there, where a block knows nothing of it.
 
@@ -112,9 +114,9 @@ class Preconditioning:
 
 
 def class_block(curvature: Curvature, bend: Tensor, penalty: float) -> Tensor:
-    """Return about ``Σ_i bend_i x_i x_iᵀ + λ`` from rows drawn in proportion to ``bend``.
+    """Return about ``Σ_i counts_i bend_i x_i x_iᵀ + λ`` from rows drawn by these factors.
 
-    Rows are drawn at equal distances along the sum of ``bend`` (systematic sampling): of no row
+    Rows are drawn at equal distances along the sum of the factors (systematic sampling): of no row
     does the weight differ by more than a draw, and without a random number.
 
     Args:
@@ -126,19 +128,19 @@ def class_block(curvature: Curvature, bend: Tensor, penalty: float) -> Tensor:
         Float32 (r + 1, r + 1), the last of the bias, without λ.
     """
     width = len(curvature.spread)
-    sums = bend.double().cumsum(0)
+    sums = (bend * curvature.counts).cumsum(0, dtype=torch.float64)
     step = (sums[-1] / (DRAWS * width)).clamp(min=1e-300)
     drawn = (sums / step).round().diff(prepend=sums.new_zeros(1))
     kept = torch.nonzero(drawn).squeeze(1)
-    roots = (drawn[kept] * step).sqrt().to(curvature.held.dtype)
+    roots = (drawn[kept] * step / curvature.counts[kept]).sqrt().to(curvature.held.dtype)
     block = torch.zeros(width, width)
     for start in range(0, len(kept), BLOCK):
         some = slice(start, start + BLOCK)
         rows = curvature.held[kept[some]] * roots[some, None]
         block += rows.T @ rows
-    block *= (1 - COMMON) * curvature.weight
+    block *= 1 - COMMON
     diagonal = block.diagonal()
-    diagonal += (COMMON * sums[-1] / curvature.rows * curvature.spread).float()
+    diagonal += (COMMON * sums[-1] / curvature.count * curvature.spread).float()
     diagonal[:-1] += penalty
     if width > 1:
         diagonal[:-1].clamp_(min=curvature.flat * float(diagonal[:-1].max()))

@@ -13,7 +13,7 @@ from featkit.ops.logistic_rows import BLOCK, Rows
 EXACT_FLOATS = 2**20  # rows of no more numbers are held in float32 everywhere
 RESOLVED = 1e-6  # eigenvalues over the largest that float32 tells apart
 RANK = 1e-13  # times the number of rows: eigenvalues over the largest that are rounding
-NEGLIGIBLE = 1e-3  # second derivative of a row, over the mean row's: what is less may be left out
+NEGLIGIBLE = 1e-3  # second derivative of a row held, over the mean one's: less may be left out
 MANY = 0.85  # share of rows from which on they are not worth leaving out
 FLAT = {torch.float32: 1e-7, torch.float64: 1e-16}  # of second derivatives: less is rounding
 
@@ -67,17 +67,22 @@ class Curvature:
     Args:
         rows: (m, d); they are read twice.
         loss: Of one row.
+        counts: How many rows each one stands for, float32 (m).
 
     Attributes:
-        held: The rows in the basis, and 1, (m, r + 1).
+        counts: As given.
+        count: Their sum.
+        held: The rows in the basis, and 1, times the square roots of the counts, (m, r + 1).
         space: For as many; new memory would take longer than what is written into it.
-        spread: Sum of squares along each vector of the basis, and m; float64 (r + 1).
+        spread: Sum of ``held`` squared; float64 (r + 1).
     """
 
-    def __init__(self, rows: Rows, loss: Loss) -> None:
-        self.loss, self.weight, self.rows = loss, rows.weight, len(rows)
+    def __init__(self, rows: Rows, loss: Loss, counts: Tensor) -> None:
+        self.loss, self.rows = loss, len(rows)
+        self.counts, self.count = counts, float(counts.sum(dtype=torch.float64))
         self.flat = FLAT[rows.dtype]
-        self._basis = _eigenbasis(rows)
+        roots = counts.sqrt()[:, None].to(rows.dtype)
+        self._basis = _eigenbasis(rows, roots, whole=self.count <= len(rows))
         small = len(rows) * rows.features.shape[1] <= EXACT_FLOATS
         self._dtype = torch.float32 if small else product_dtype()
         self.targets = rows.targets
@@ -86,9 +91,10 @@ class Curvature:
         self.spread = torch.zeros(self._basis.shape[1] + 1, dtype=torch.float64)
         self._squares = torch.zeros(rows.features.shape[1] + 1, dtype=torch.float64)
         for part, block in rows.blocks():
-            turned = self.inside(block)
-            self.spread += self.weight * turned.square().sum(0, dtype=torch.float64)
-            self._squares += self.weight * block.square().sum(0, dtype=torch.float64)
+            counted = block * roots[part]
+            turned = self.inside(counted)
+            self.spread += turned.square().sum(0, dtype=torch.float64)
+            self._squares += counted.square().sum(0, dtype=torch.float64)
             self.held[part] = turned
 
     def inside(self, x: Tensor) -> Tensor:
@@ -105,15 +111,16 @@ class Curvature:
         """Return what is close to the Hessians of some problems.
 
         That is ``A ⊗ S + λ`` with A the mean of the rows' second derivatives by the logits and
-        ``S = Σ_i x_i x_iᵀ``, as though a row's derivatives had nothing to do with where it lies.
+        ``S = Σ_i x_i x_iᵀ``, as though a row's derivatives had nothing to do with where it lies;
+        each row as often as it counts.
         """
         c = weights.shape[1]
         moments = torch.zeros(len(problems), c, c, dtype=torch.float64)
         for start in range(0, self.rows, BLOCK):
             part = slice(start, start + BLOCK)
             held = weights[:, :, part].index_select(0, problems)
-            moments += self.loss.moments(held, self.targets[..., part])
-        moments /= self.rows
+            moments += self.loss.moments(held, self.targets[..., part], self.counts[part])
+        moments /= self.count
         values, turn = torch.linalg.eigh(moments)
         floor = values[:, min(1, c - 1), None]  # that of softmax is 0 in one direction
         scale = torch.maximum(values, floor)[:, :, None] * self.spread
@@ -140,14 +147,14 @@ class Curvature:
 
 
 class Hessians:
-    """Those of some problems where they are, from the rows that bend any of them.
+    """Those of some problems where they are, from the rows held that bend any of them.
 
     Rows whose second derivatives are far below the mean's are left out where they are many, and
     stand in as their share of all rows' ``S``. Only the last one made of a curvature is valid.
 
     Args:
-        curvature: Of all rows.
-        weights: Of these problems, float32 (p, c, m).
+        curvature: Of the rows that are held.
+        weights: Of these problems and rows, float32 (p, c, m).
         penalties: λ, (p).
 
     Attributes:
@@ -155,20 +162,21 @@ class Hessians:
     """
 
     def __init__(self, curvature: Curvature, weights: Tensor, penalties: Tensor) -> None:
-        self.loss, self.weight, self.weights = curvature.loss, curvature.weight, weights
+        self.loss, self.weights = curvature.loss, weights
         self.held, self.targets = curvature.held, curvature.targets
         self.decay = scaled(penalties, torch.ones(1, weights.shape[1], len(curvature.spread)))
         self.decay[..., -1] = 0
         self.kept = torch.zeros(curvature.rows, dtype=torch.bool)
         for i in range(len(weights)):
-            bends = self.loss.bends(weights[i : i + 1], self.targets)[0]
+            bends = self.loss.bends(weights[i : i + 1], self.targets)[0] * curvature.counts
             self.kept |= (bends >= NEGLIGIBLE * bends.mean(1, keepdim=True)).any(0)
         if int(self.kept.sum()) > MANY * curvature.rows:
             self.kept[:] = True
             return
         for i in range(len(weights)):
-            rest = self.loss.bends(weights[i : i + 1], self.targets)[0, :, ~self.kept].sum(1)
-            self.decay[i] += rest[:, None] * (curvature.spread / curvature.rows).float()
+            bends = self.loss.bends(weights[i : i + 1], self.targets)[0, :, ~self.kept]
+            rest = bends @ curvature.counts[~self.kept]
+            self.decay[i] += rest[:, None] * (curvature.spread / curvature.count).float()
         chosen = torch.nonzero(self.kept).squeeze(1)
         self.held = torch.index_select(
             curvature.held, 0, chosen, out=curvature.space[: len(chosen)]
@@ -198,16 +206,21 @@ class Hessians:
             moved = self.loss.curve(weights, change, self.targets[..., part]).view(p * c, -1)
             total += moved.to(block.dtype) @ block
         decayed = self.decay[problems] * directions
-        return decayed.add_(total.view(p, c, width), alpha=self.weight)
+        return decayed.add_(total.view(p, c, width))
 
 
-def _eigenbasis(rows: Rows) -> Tensor:
+def _eigenbasis(rows: Rows, roots: Tensor, *, whole: bool) -> Tensor:
     """Return the eigenvectors of the rows' covariance, (d, r), in the dtype of the rows.
 
     All d of them, or where there are no more rows than features those that the rows span.
+
+    Args:
+        rows: (m, d).
+        roots: What each row is multiplied by, (m, 1).
+        whole: Whether no other rows are to be told by the basis.
     """
     d = rows.features.shape[1]
-    if len(rows) <= d:
+    if whole and len(rows) <= d:
         matrix = torch.cat([block[:, :-1].double() for _, block in rows.blocks()])
         values, vectors = torch.linalg.eigh(matrix @ matrix.T)
         some = values > RANK * len(rows) * values[-1]
@@ -215,8 +228,8 @@ def _eigenbasis(rows: Rows) -> Tensor:
         return basis.to(rows.dtype)
     for dtype in (torch.float32, torch.float64):
         products = torch.zeros(d, d, dtype=dtype)
-        for _, block in rows.blocks():
-            centred = block[:, :-1].to(dtype)
+        for part, block in rows.blocks():
+            centred = (block[:, :-1] * roots[part]).to(dtype)
             products.addmm_(centred.T, centred)
         values, basis = torch.linalg.eigh(products)
         if values[0] > RESOLVED * values[-1]:

@@ -28,8 +28,8 @@ class Loss(Protocol):
         """Return the change of the derivatives where the logits change a little, both (p, c, b)."""
         ...
 
-    def moments(self, weights: Tensor, targets: Tensor) -> Tensor:
-        """Return the second derivatives summed over rows, (p, c, c)."""
+    def moments(self, weights: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """Return the second derivatives summed over rows, each ``counts`` (b) times, (p, c, c)."""
         ...
 
     def bends(self, weights: Tensor, targets: Tensor) -> Tensor:
@@ -72,11 +72,11 @@ class Softmax:
         moved.addcmul_(weights, mean + own, value=-1)
         return moved.scatter_(1, right, mean * (wrong - 1))
 
-    def moments(self, weights: Tensor, targets: Tensor) -> Tensor:
-        """Return ``Σ_i diag(p_i) - p_i p_iᵀ``; its rows add up to 0."""
+    def moments(self, weights: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """Return ``Σ_i counts_i (diag(p_i) - p_i p_iᵀ)``; its rows add up to 0."""
         right = targets.expand(len(weights), 1, -1)
         shares = weights.scatter(1, right, 1 - weights.sum(1, keepdim=True))
-        products = -(shares @ shares.mT)
+        products = -(shares * counts) @ shares.mT
         products.diagonal(dim1=1, dim2=2).zero_()
         return products - torch.diag_embed(products.sum(2))
 
@@ -111,9 +111,9 @@ class OneVersusRest:
         """Return the weights times the change."""
         return weights * change
 
-    def moments(self, weights: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the summed weights."""
-        return weights.sum(2, keepdim=True)
+    def moments(self, weights: Tensor, targets: Tensor, counts: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the sum of the weights, each ``counts`` times."""
+        return (weights * counts).sum(2, keepdim=True)
 
     def bends(self, weights: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG002
         """Return the weights."""

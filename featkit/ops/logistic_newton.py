@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from featkit.ops.logistic_blocks import Preconditioning
 from featkit.ops.logistic_curvature import Curvature, Hessians, Metric, inner, scaled
 from featkit.ops.logistic_rows import BLOCK, HELD_FLOATS, Array, Rows
+from featkit.ops.logistic_secants import REMEMBERED, Secants
 
 LOGITS = 2**25  # of one block, with which some four arrays of this size are made
 PRODUCTS = 250  # with the Hessian in one step, at most
@@ -103,9 +105,12 @@ class Newton:
             min_iter: Fewest steps.
             max_iter: Most steps.
         """
-        p, c, _ = start.coefficients.shape
+        p, c, width = start.coefficients.shape
         logits = min(LOGITS, self.most) // BLOCK
-        together = max(1, min(self.most // len(self.kept), logits) // c)
+        most = min(self.most // len(self.kept), logits)
+        if len(self.kept) < len(self.rows):
+            most = min(most, self.most // (2 * REMEMBERED * width))
+        together = max(1, most // c)
         parts = [
             Problems.at(
                 start.coefficients[i : i + together],
@@ -132,6 +137,7 @@ class _Descent:
         self.promised = torch.full((p,), torch.inf, dtype=torch.float64)
         self.length = self.promised.clone()
         self.noise = NOISE[self.rows.dtype]
+        self.secants = Secants(p)
 
     def run(self, forcing: float, min_iter: int, max_iter: int) -> None:
         at = self.at
@@ -149,7 +155,8 @@ class _Descent:
             at.gradients[live] = (length / objective.clamp(min=1e-300)).sqrt()
             tolerated = self.tol * objective
             alone = self.curvature.alone(self.gradient[live], metric, at.penalties[live])
-            done = (promised <= tolerated) | (length <= REMAINDER * tolerated)
+            # by rounding a promise may be below 0
+            done = (promised.abs() <= tolerated) | (length <= REMAINDER * tolerated)
             done &= alone <= tolerated
             at.converged[live] = done
             done |= objective <= NEGLIGIBLE * self.rows.weight * len(self.rows)
@@ -158,9 +165,12 @@ class _Descent:
             live = live[go]
             if not len(live):
                 break
-            step = self._solve(live, gradient[go], metric.of(go), forcing, tolerated[go])
+            solve = partial(
+                self._solve, live, metric=metric.of(go), forcing=forcing, tolerated=tolerated[go]
+            )
+            step = self.secants.solve(live, -gradient[go], solve)
             self.promised[live] = -inner(gradient[go], step)
-            stuck[live] = self._advance(live, self.curvature.outside(step))
+            stuck[live] = self._move(live, self.curvature.outside(step))
             at.iterations[live] += 1
 
     def _evaluate(self, coefficients: Tensor, problems: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,9 +191,9 @@ class _Descent:
         )
 
     def _solve(
-        self, problems: Tensor, gradient: Tensor, metric: Metric, forcing: float, tolerated: Tensor
+        self, problems: Tensor, target: Tensor, metric: Metric, forcing: float, tolerated: Tensor
     ) -> Tensor:
-        """Solve Hessian · step = -gradient by preconditioned conjugate gradients, all together.
+        """Solve Hessian · step = target by preconditioned conjugate gradients, all together.
 
         Each until the gradient that is left has ``forcing`` of its length, or a step of the last
         rate along it promises a share of what is tolerated. Neither depends on the
@@ -194,8 +204,8 @@ class _Descent:
             metric, self.weights, at.penalties, at.columns, problems
         )
         hessians = Hessians(self.curvature, self.weights[problems], at.penalties[problems])
-        step = torch.zeros_like(gradient)
-        rest, now = -gradient, torch.zeros_like(gradient)
+        step = torch.zeros_like(target)
+        rest, now = target.clone(), torch.zeros_like(target)
         turned = solver.solve(rest)
         direction, length = turned, inner(rest, turned)
         least, enough = forcing**2 * length, REMAINDER * tolerated
@@ -219,6 +229,17 @@ class _Descent:
         step[live] = now
         self.preconditioning.used(count)
         return step
+
+    def _move(self, live: Tensor, step: Tensor) -> Tensor:
+        """Advance; of rows that are not all held, keep what the step shows of the others."""
+        if len(self.kept) == len(self.rows):
+            return self._advance(live, step)
+        before, slope = self.at.coefficients[live].to(self.rows.dtype), self.gradient[live]
+        stuck = self._advance(live, step)
+        moved = self.at.coefficients[live].to(self.rows.dtype) - before  # as gradients take them
+        change = self.gradient[live] - slope
+        self.secants.add(live, self.curvature.inside(moved), self.curvature.inside(change))
+        return stuck
 
     def _advance(self, live: Tensor, step: Tensor) -> Tensor:
         """Take each step, or as much of it as lowers the objective; say which do not at all."""

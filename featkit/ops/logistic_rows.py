@@ -156,6 +156,27 @@ class Rows:
             losses += loss.evaluate(logits, self.targets[..., part], columns)[0]
         return self.weight * losses + penalties * coefficients[..., :-1].square().sum((1, 2)) / 2
 
+    def bends(
+        self, loss: Loss, coefficients: Tensor, columns: Tensor
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Give the place of each block, and the second derivatives by its logits.
+
+        Args:
+            loss: Of one row.
+            coefficients: float64 (p, c, d + 1), biases last.
+            columns: Of the targets, int64 (p).
+
+        Yields:
+            Of the rows of a block, (p · c, b).
+        """
+        p, c, width = coefficients.shape
+        taken = coefficients.reshape(p * c, width).to(self.dtype)
+        for part, block in self.blocks():
+            logits = (block @ taken.T).T.contiguous().view(p, c, -1)
+            targets = self.targets[..., part]
+            weights = loss.evaluate(logits, targets, columns)[2]
+            yield part, loss.bends(weights, targets).flatten(0, 1)
+
     def _mean(self) -> Array:
         total = np.zeros(self.features.shape[1])
         least, most = total + np.inf, total - np.inf

@@ -47,7 +47,9 @@ class SelectedRows:
         keep: Which, (n) bool.
 
     Attributes:
-        shape: Rows that are kept, d.
+        source: As given.
+        rows: Numbers of the rows that are kept.
+        shape: How many these are, d.
         dtype: That of the source.
 
     Raises:
@@ -67,8 +69,8 @@ class SelectedRows:
             raise UsageError(
                 f"rows to keep are {kept.dtype} {kept.shape}: give {source.shape[0]} truth values"
             )
-        self._source, self._rows = source, np.flatnonzero(kept)
-        self.shape = (len(self._rows), *source.shape[1:])
+        self.source, self.rows = source, np.flatnonzero(kept)
+        self.shape = (len(self.rows), *source.shape[1:])
         self.dtype = np.dtype(source.dtype)
 
     def __len__(self) -> int:
@@ -76,10 +78,10 @@ class SelectedRows:
 
     def __getitem__(self, rows: slice | Integers) -> Array:
         """Return the rows of a slice, or those of numbers that increase, (m, d)."""
-        wanted = self._rows[rows]
+        wanted = self.rows[rows]
         if len(wanted) and wanted[-1] - wanted[0] == len(wanted) - 1:  # no row between is left out
-            return np.asarray(self._source[int(wanted[0]) : int(wanted[-1]) + 1])
-        return np.asarray(self._source[wanted])
+            return np.asarray(self.source[int(wanted[0]) : int(wanted[-1]) + 1])
+        return np.asarray(self.source[wanted])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Return all rows for NumPy."""

@@ -62,6 +62,21 @@ def test_a_limit_of_the_control_group_leaves_less(group: Path) -> None:
     assert 0.7 * 2**30 < found <= 2**30
 
 
+def test_pages_of_files_do_not_count_however_often_they_are_read(
+    group: Path, tmp_path: Path
+) -> None:
+    if "tmpfs" in subprocess.run(["df", "-T", tmp_path], capture_output=True, text=True).stdout:
+        pytest.skip("pages of tmpfs cannot be dropped")
+    file = tmp_path / "rows"
+    group.write_text(str(2**29))
+    found = asked(
+        f"echo $$ > {group.parent / 'cgroup.procs'}",
+        f"head -c 350M /dev/zero > {file}; sync {file}",
+        *[f"cat {file} > /dev/null"] * 3,
+    )
+    assert 0.7 * 2**29 < found <= 2**29
+
+
 CLUSTER = """
 import sys, numpy as np
 from featkit.errors import UsageError

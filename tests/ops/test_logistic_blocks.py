@@ -17,6 +17,7 @@ from featkit.ops.logistic_losses import Loss, OneVersusRest, Softmax
 from featkit.ops.logistic_rows import Rows
 
 N, D, C = 240, 4, 3
+COUNTS = torch.from_numpy(np.random.default_rng(3).integers(1, 4, N)).float()
 
 
 def made(loss: Loss) -> tuple[Rows, Tensor]:
@@ -33,7 +34,11 @@ def made(loss: Loss) -> tuple[Rows, Tensor]:
 
 
 def hessian(loss: Loss, rows: Rows, coefficients: Tensor, penalty: float) -> Tensor:
-    """Torch's own losses, differentiated twice in float64: (k, c, d + 1, c, d + 1)."""
+    """Torch's own losses, rows as often as they count, differentiated twice in float64.
+
+    Returns:
+        (k, c, d + 1, c, d + 1).
+    """
     x = torch.from_numpy(np.c_[rows.features - rows.features.mean(0), np.ones(N)])
     decay = torch.tensor([penalty] * D + [0.0], dtype=torch.float64)
 
@@ -41,10 +46,10 @@ def hessian(loss: Loss, rows: Rows, coefficients: Tensor, penalty: float) -> Ten
         def objective(w: Tensor) -> Tensor:
             logits = x @ w.T
             if isinstance(loss, Softmax):
-                lost = torch.nn.functional.cross_entropy(logits, rows.targets, reduction="sum")
+                lost = torch.nn.functional.cross_entropy(logits, rows.targets, reduction="none")
             else:
-                lost = torch.nn.functional.softplus(-rows.targets[column] * logits[:, 0]).sum()
-            return lost + (decay * w.square()).sum() / 2
+                lost = torch.nn.functional.softplus(-rows.targets[column] * logits[:, 0])
+            return COUNTS.double() @ lost + (decay * w.square()).sum() / 2
 
         return objective
 
@@ -57,7 +62,7 @@ def hessian(loss: Loss, rows: Rows, coefficients: Tensor, penalty: float) -> Ten
 
 def weights_of(loss: Loss, rows: Rows, coefficients: Tensor) -> Tensor:
     k, c, _ = coefficients.shape
-    weights = torch.empty(k, c, N)
+    weights = torch.empty(k, c, len(rows))
 
     def keep(part: slice, block: Tensor) -> None:
         weights[:, :, part] = block.float()
@@ -78,7 +83,7 @@ def test_blocks_are_those_on_the_diagonal_of_the_hessian(
     monkeypatch.setattr(logistic_blocks, "DRAWS", 1_000_000)  # of each row about its weight
     monkeypatch.setattr(logistic_blocks, "COMMON", 0.0)
     rows, coefficients = made(loss)
-    curvature = Curvature(rows, loss)
+    curvature = Curvature(rows, loss, COUNTS)
     wanted, turn = hessian(loss, rows, coefficients, 7.0), turned(curvature)
     bends = loss.bends(weights_of(loss, rows, coefficients), rows.targets)
     k, c, _ = coefficients.shape
@@ -96,12 +101,14 @@ def test_rows_drawn_are_few_and_stand_for_all(block: int, monkeypatch: pytest.Mo
     rng = np.random.default_rng(0)
     x, bend = rng.standard_normal((20_000, 3)), rng.exponential(size=20_000) ** 4
     targets = torch.zeros(20_000, dtype=torch.int64)
-    rows = Rows(x, targets, np.arange(20_000), weight=2.5)
-    curvature = Curvature(rows, Softmax())
+    counts = rng.uniform(0.5, 10, len(x))
+    rows = Rows(x, targets, np.arange(20_000))
+    curvature = Curvature(rows, Softmax(), torch.from_numpy(counts).float())
     monkeypatch.setattr(logistic_blocks, "DRAWS", 200)
     found = class_block(curvature, torch.from_numpy(bend).float(), 5.0)
-    wide = np.c_[curvature.held[:, :3].double().numpy(), np.ones(len(x))]
-    wanted = 2.5 * (wide * bend[:, None]).T @ wide + np.diag([5.0, 5, 5, 0])
+    centred = torch.from_numpy(np.c_[x - x.mean(0), np.ones(len(x))])
+    wide = curvature.inside(centred).double().numpy()
+    wanted = (wide * (bend * counts)[:, None]).T @ wide + np.diag([5.0, 5, 5, 0])
     np.testing.assert_allclose(found, wanted, atol=0.15 * wanted.max())
     np.testing.assert_allclose(found[-1, -1], wanted[-1, -1], rtol=1e-2)
 
@@ -133,7 +140,7 @@ def test_products_are_those_of_the_hessian(
     monkeypatch.setattr(logistic_curvature, "NEGLIGIBLE", negligible)
     rows, coefficients = made(loss)
     coefficients *= 3
-    curvature = Curvature(rows, loss)
+    curvature = Curvature(rows, loss, COUNTS)
     weights, k = weights_of(loss, rows, coefficients), len(coefficients)
     hessians = Hessians(curvature, weights, torch.full((k,), 7.0, dtype=torch.float64))
     direction = torch.from_numpy(np.random.default_rng(1).standard_normal(coefficients.shape))
@@ -147,12 +154,33 @@ def test_products_are_those_of_the_hessian(
     assert left == 0 or left >= N // 2
     if negligible == 30.0:
         assert left == N
-        mean = loss.bends(weights, rows.targets).double().mean(2)
+        counts = COUNTS.double()
+        mean = loss.bends(weights, rows.targets).double() @ counts / counts.sum()
         x = torch.from_numpy(np.c_[rows.features - rows.features.mean(0), np.ones(N)])
-        wanted = mean[:, :, None] * (direction @ (x.T @ x)) + 7 * direction * (
+        squares = (x.T * counts) @ x
+        squares[-1, :-1] = squares[:-1, -1] = 0  # they are about their mean
+        wanted = mean[:, :, None] * (direction @ squares) + 7 * direction * (
             torch.arange(D + 1) < D
         )
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("loss", [Softmax(), OneVersusRest()])
+def test_a_row_that_stands_for_several_is_as_they_are(loss: Loss) -> None:
+    rows, coefficients = made(loss)
+    often = np.repeat(np.arange(N), COUNTS.int())
+    each = Rows(rows.features, rows.targets[..., often], often, rows.mean)
+    k, turned = len(coefficients), []
+    direction = torch.from_numpy(np.random.default_rng(1).standard_normal(coefficients.shape))
+    for some, counts in ((rows, COUNTS), (each, torch.ones(len(often)))):
+        curvature = Curvature(some, loss, counts)
+        weights = weights_of(loss, some, coefficients)
+        penalties = torch.full((k,), 7.0, dtype=torch.float64)
+        metric = curvature.metric(weights, torch.arange(k), penalties)
+        turned.append(curvature.outside(metric.solve(curvature.inside(direction))))
+        turned.append(curvature.alone(direction, metric, penalties))
+    torch.testing.assert_close(turned[0], turned[2], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(turned[1], turned[3], rtol=1e-5, atol=0)
 
 
 def overlapping(n: int = 600, d: int = 12, c: int = 5) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from featkit.analyses.ensemble.settings import Settings
+from featkit.analyses.ensemble.space import Space
 from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import UsageError
 from featkit.ops.mappers import Mappers
+from featkit.ops.read_ahead import ReadAhead
 from featkit.ops.recovery_gradients import RecoveryGradients
 from featkit.parallel.group import add_up, on_first
 
@@ -29,7 +31,7 @@ class Learner:
         start: ψ0 of its own rows, (n of them, w), float32; becomes ψ.
         mappers: φ.
         settings: Constants.
-        zeros: Makes the moments of ψ's optimizer.
+        space: Makes the moments of ψ's optimizer; ``start`` may be of it too.
 
     Attributes:
         epochs: How many have run.
@@ -41,10 +43,10 @@ class Learner:
         start: Tensor,
         mappers: Mappers,
         settings: Settings,
-        zeros: Callable[..., Tensor] = torch.zeros,
+        space: Space,
     ) -> None:
         self.targets, self.mappers, self.settings = targets, mappers, settings
-        self.bank = settings.adam(start, zeros)
+        self.space, self.bank = space, settings.adam(start, space.zeros)
         self.optimizer = torch.optim.Adam(
             mappers.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
         )
@@ -64,8 +66,16 @@ class Learner:
         seed = torch.Generator().manual_seed(self.settings.random_state * 1_000_003 + self.epochs)
         total = torch.zeros(len(self.targets.widths), dtype=torch.float64)
         order = torch.randperm(len(self.targets), generator=seed)
-        for index in torch.split(order, self.settings.batch_size):
-            total += self.step(index, moves).sum(1)
+        batches = torch.split(order, self.settings.batch_size)
+        with (
+            ReadAhead(self.targets.sources) as features,
+            ReadAhead(self.space.mapped) as bank,
+        ):
+            for index, following in zip(batches, (*batches[1:], order[:0]), strict=True):
+                own = self._own(following).sort().values
+                features.announce(own.numpy())
+                bank.announce((own - self.targets.own.start).numpy())
+                total += self.step(index, moves).sum(1)
         self.epochs += 1
         return _mean(add_up(total), self.targets, self.settings)
 
@@ -90,7 +100,7 @@ class Learner:
             The cosine of each model for each image of its own, before the step, (m, b of these).
         """
         own, settings, count = self.targets.own, self.settings, len(index)
-        index = index[(index >= own.start) & (index < own.stop)]
+        index = self._own(index)
         rows = index - own.start
         psi, targets = self.bank.read(rows), self.targets.read(index)
         self._gradients.refresh()
@@ -103,6 +113,11 @@ class Learner:
             gradient.add_(psi.sign(), alpha=settings.l1 / count)
             self.bank.step(rows, psi, gradient)
         return cosines
+
+    def _own(self, index: Tensor) -> Tensor:
+        """Return the images among some that are this process's."""
+        own = self.targets.own
+        return index[(index >= own.start) & (index < own.stop)]
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a later run needs to go on, by name, in the first of several processes.

@@ -223,7 +223,7 @@ class EnsembleRepresentation(TransformerMixin, BaseEstimator):  # type: ignore[m
         space = self._space()
         start = self._start(targets, space)
         mappers = self._make_mappers(settings, targets)
-        learner = Learner(targets, start, mappers, settings, space.zeros)
+        learner = Learner(targets, start, mappers, settings, space)
         self.mappers_ = learner.mappers
         self._idle = math.ceil(len(targets) / settings.batch_size) - 1
         self.recovery_: dict[str, list[float]] = {}

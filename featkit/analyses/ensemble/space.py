@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featkit.errors import UsageError
@@ -25,11 +26,15 @@ class Space:
     Args:
         most: Bytes of memory for all of them; None for no bound.
         folder: Where files go; made if it is not there. None for the system's temporary folder.
+
+    Attributes:
+        mapped: Those that are in files.
     """
 
     def __init__(self, most: float | None, folder: str | Path | None = None) -> None:
         self.left = math.inf if most is None else most
         self.folder = Path(folder or tempfile.gettempdir())
+        self.mapped: list[NDArray[np.float32]] = []
 
     def zeros(self, *shape: int) -> Tensor:
         """Return zeros, float32.
@@ -42,20 +47,22 @@ class Space:
             self.left -= size
             return torch.zeros(shape)
         try:
-            return torch.frombuffer(self._mapped(size), dtype=torch.float32).view(shape)
+            self.mapped.append(self._mapped(shape))
         except OSError as error:
             raise UsageError(
                 f"cannot write {size_text(size)} of representations to {self.folder} "
                 f"({error.strerror}): choose another folder, or a higher max_memory"
             ) from error
+        return torch.from_numpy(self.mapped[-1])
 
-    def _mapped(self, size: int) -> mmap.mmap:
+    def _mapped(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor, path = tempfile.mkstemp(dir=self.folder)
         with os.fdopen(descriptor, "r+b") as file:
             Path(path).unlink()
             # a sparse file would find the disk full in the middle of an epoch, by a signal
+            size = 4 * math.prod(shape)
             for start in range(0, size, _BLOCK):
                 file.write(bytes(min(_BLOCK, size - start)))
             file.flush()
-            return mmap.mmap(file.fileno(), size)
+            return np.memmap(file, np.float32, "r+", shape=shape)

@@ -33,6 +33,7 @@ class Targets:
         UsageError: They are not such arrays, or do not belong together.
 
     Attributes:
+        sources: The features.
         widths: d_j.
         non_negative: Whether all features of model j are at least 0.
         means: Mean of z^j over all rows, (d_j) each, float32.
@@ -47,9 +48,9 @@ class Targets:
             raise UsageError(
                 "features are a list of arrays (n, d), one for each model, as in [a, b, c]"
             )
-        self._arrays = [_matrix(x, j) for j, x in enumerate(features)]
-        self.widths = tuple(x.shape[1] for x in self._arrays)
-        counts = [x.shape[0] for x in self._arrays]
+        self.sources = [_matrix(x, j) for j, x in enumerate(features)]
+        self.widths = tuple(x.shape[1] for x in self.sources)
+        counts = [x.shape[0] for x in self.sources]
         if len(set(counts)) > 1:
             raise UsageError(
                 f"the models have features of different numbers of images, {counts}; extract all "
@@ -61,7 +62,7 @@ class Targets:
                 f"{list(widths)}; give the same models in the same order"
             )
         self.own = here().share(counts[0])
-        least = [float("inf")] * len(self._arrays)
+        least = [float("inf")] * len(self.sources)
         sums = [torch.zeros(d, dtype=torch.float64) for d in self.widths]
         for _, parts in self.blocks():
             for j, part in enumerate(parts):
@@ -72,7 +73,7 @@ class Targets:
         self.means = tuple((add_up(total) / len(self)).float() for total in sums)
 
     def __len__(self) -> int:
-        return self._arrays[0].shape[0]
+        return self.sources[0].shape[0]
 
     def read(self, index: Tensor, where: str = "") -> list[Tensor]:
         """Return rows of every model, normalised.
@@ -93,7 +94,7 @@ class Targets:
         back[places] = torch.arange(len(places))
         return [
             torch.from_numpy(unit_rows(x[rows], name=f"model {j}{where}").array)[back]
-            for j, x in enumerate(self._arrays)
+            for j, x in enumerate(self.sources)
         ]
 
     def blocks(self, rows: slice | None = None) -> Iterator[tuple[slice, list[Tensor]]]:
