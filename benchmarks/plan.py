@@ -83,7 +83,7 @@ PART_ROWS, SWEEP, EPOCHS, BLOCK = 256, 45, 50, 256
 """Rows of a part (8 batches of 32), penalties of a probe, epochs of an ensemble, rows of a block of
 a sampled energy; as featkit has them by default."""
 
-PASSES, PRODUCTS, HELD = 5, 20, 2**28
+PASSES, PRODUCTS, HELD = 15, 20, 2**28
 """Of a probe: passes over all rows by all penalties; products with second derivatives a penalty
 (5 to 50 are usual); numbers that are held of the rows for these."""
 

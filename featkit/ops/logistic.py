@@ -106,7 +106,7 @@ def fit_logistic(
     many give the second derivatives, drawn where they bend, and all are read some 5 to 15 times, by
     all λ at once; some 40 times for small λ where fewer are held than W has numbers. As much
     again at most for derivatives by the logits, 4·m·q·c, and for blocks, 4·c·d². Solutions take
-    8·q·c·d bytes, and some ten times that of the λ at work, forty where a part of the rows is held.
+    8·q·c·d bytes, and some ten times that of the λ at work, twenty where a part of the rows is held.
 
     Source: the objective and λ as in Ericsson et al. 2021, arXiv:2011.13377, and scikit-learn.
     Truncated Newton steps: Lin, Weng, Keerthi 2008, JMLR 9:627. The preconditioner is a Kronecker

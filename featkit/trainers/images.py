@@ -42,7 +42,7 @@ class TrainingImages:
     """Decoded images, those that are learned from and those that are not.
 
     Attributes:
-        pixels: (n, 3, side, side) uint8 of all of them.
+        held: Pixels of all of them, (n, side, side, 3) uint8, in memory or a mapped file.
         learned: Rows that are learned from, sorted.
         judged: Rows held out, sorted; none where there are no labels.
         labels: (n) int64, None where there are none, or several an image.
@@ -50,12 +50,17 @@ class TrainingImages:
         scratch: Folder of mapped files, for what does not fit into memory.
     """
 
-    pixels: Tensor
+    held: NDArray[np.uint8]
     learned: Integers
     judged: Integers
     labels: NDArray[np.int64] | None
     unreadable: dict[str, str]
     scratch: Path
+
+    @property
+    def pixels(self) -> Tensor:
+        """As networks take them, (n, 3, side, side)."""
+        return torch.from_numpy(self.held).permute(0, 3, 1, 2)
 
 
 def load_images(
@@ -118,7 +123,7 @@ def load_images(
             for part in hold_out(len(readable), training.held_out, training.seed)
         )
     return TrainingImages(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        pixels,
         learned,
         judged,
         labels,

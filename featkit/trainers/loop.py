@@ -20,6 +20,7 @@ from torch import Tensor
 
 from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
+from featkit.ops.read_ahead import ReadAhead
 from featkit.parallel.group import all_of, first, here, is_first, mean_of_all
 from featkit.parallel.place import ALONE
 from featkit.progress import progress_bar
@@ -178,15 +179,14 @@ class Loop:
         return patience is not None and self.progress.waited >= patience
 
     def _epoch(self, bar: Any) -> None:
-        progress, batch_size = self.progress, self.training.batch_size
+        progress = self.progress
         kept = time.perf_counter()
         with self._told_as_diverged():
             self.learner.begin_epoch(progress.epoch)
         order = self._order()
         started = time.perf_counter() - progress.seconds
         unseen: list[Tensor] = []
-        for step in range(progress.step, self.steps):
-            rows = order[step * batch_size : (step + 1) * batch_size]
+        for step, rows in enumerate(self._batches(order), progress.step):
             unseen.append(self._step(progress.epoch * self.steps + step, rows))
             is_last = step + 1 == self.steps
             progress.seconds = time.perf_counter() - started
@@ -206,6 +206,14 @@ class Loop:
     def _order(self) -> Tensor:
         rng = np.random.default_rng([self.training.seed, 1, self.progress.epoch])
         return torch.from_numpy(self.learner.order(rng))
+
+    def _batches(self, order: Tensor) -> Iterator[Tensor]:
+        """Give the rows of each batch that is left, while those of the next one are read."""
+        batches = torch.split(order, self.training.batch_size)[self.progress.step : self.steps]
+        with ReadAhead([self.images.held]) as ahead:
+            for rows, following in zip(batches, (*batches[1:], order[:0]), strict=True):
+                ahead.announce(following.sort().values.numpy())
+                yield rows
 
     def _step(self, number: int, rows: Tensor) -> Tensor:
         seeds = np.random.SeedSequence([self.training.seed, 2, number])

@@ -24,6 +24,7 @@ import featkit
 from featkit.analyses.ensemble import learning
 from featkit.analyses.ensemble.representation import EnsembleRepresentation
 from featkit.errors import DamagedError, UsageError
+from featkit.ops import read_ahead
 from featkit.store.fingerprint import signed_json
 from featkit.store.tensors import with_tensors_digest
 from tests.processes import Forked, run_forked
@@ -597,6 +598,38 @@ def test_mapped_representations_are_the_same_and_leave_no_file(tmp_path: Path) -
     # the state of a run does not depend on where it lay
     again = EnsembleRepresentation(epochs=4, batch_size=50, checkpoint=tmp_path / "kept")
     np.testing.assert_array_equal(again.fit_transform(features), wanted[0])
+
+
+def test_rows_of_each_batch_are_announced_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featkit.ops.read_ahead.free_memory", lambda: 0)
+    told: list[list[int]] = []
+    announce = read_ahead.ReadAhead.announce
+
+    def noted(self: Any, rows: Any) -> None:
+        told.append(rows.tolist())
+        announce(self, rows)
+
+    read: list[list[int]] = []
+    step = learning.Learner.step
+
+    def stepped(self: Any, index: Tensor, moves: bool) -> Tensor:
+        read.append(sorted(index.tolist()))
+        return step(self, index, moves)
+
+    monkeypatch.setattr(read_ahead.ReadAhead, "announce", noted)
+    monkeypatch.setattr(learning.Learner, "step", stepped)
+    features = models(100, 8, 8)
+    np.save(tmp_path / "a.npy", features[0])
+    mapped = [np.load(tmp_path / "a.npy", mmap_mode="r"), features[1]]
+    settings = {"epochs": 2, "batch_size": 30}
+    found = EnsembleRepresentation(**settings, max_memory=1e-6).fit_transform(mapped)
+    features_told, bank_told = told[::2], told[1::2]
+    assert features_told == bank_told == [*read[1:4], [], *read[5:], []]
+    monkeypatch.undo()
+    wanted = EnsembleRepresentation(**settings).fit_transform(features)
+    np.testing.assert_array_equal(found, wanted)
 
 
 LITTLE = """
