@@ -60,7 +60,7 @@ class Ended:
     """How a process ended.
 
     Attributes:
-        status: 0, or what it failed with; -9 where it needed more than its bound.
+        status: 0, or what it failed with; -9 where it needed more than its bound by itself.
         seconds: How long it ran.
         peaks: Most bytes of each kind that were seen in its group: anonymous memory, pages of
             files (those of memory's own file systems too), and of these what is mapped.
@@ -153,11 +153,22 @@ def _remove(group: Path) -> None:
 
 
 def _own_group() -> tuple[Path, Names]:
-    """Return the folder of this process' group, and what its files are called."""
+    """Return the folder of this process' group, or one above, and what its files are called."""
     own = dict[str, str]()
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, inside = line.split(":", 2)
         own |= dict.fromkeys(controllers.split(","), inside.lstrip("/"))
     if "memory" in own:
         return GROUPS / "memory" / own["memory"], FIRST
-    return GROUPS / own[""], SECOND
+    group = GROUPS / own.get("", "")
+    # a group that has processes passes nothing on
+    while group != GROUPS and "memory" not in _text(group / "cgroup.subtree_control").split():
+        group = group.parent
+    return group, SECOND
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

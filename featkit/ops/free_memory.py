@@ -21,7 +21,12 @@ def free_memory() -> int:
     The least of what the machine has, what the control groups of the process leave (containers and
     batch systems set them), and what its own limits leave (``ulimit -d``, ``-v``).
     """
-    return max(0, min(_machine(), *_groups(), *_limits()))
+    return max(0, min([free_for_files(), *_limits()]))
+
+
+def free_for_files() -> int:
+    """Return the bytes of files that can stay in memory; limits of a process count none."""
+    return max(0, min([_machine(), *_groups()]))
 
 
 def _machine() -> int:

@@ -103,10 +103,10 @@ def fit_logistic(
     some c·(16 + 2)·d³. Rows are held twice where they are 1 GiB at most (float64: 2), or a tenth of
     ``max_memory``, about their mean, 4·m·d bytes, and in their eigenbasis, half as much where the
     processor multiplies bfloat16, and of these once more the ones that bend most. Of more rows as
-    many give the second derivatives, drawn where they bend, and all are read some 5 to 15 times, by
-    all λ at once; some 40 times for small λ where fewer are held than W has numbers. As much
+    many give the second derivatives, drawn where they bend, and all are read some 10 to 20 times,
+    by all λ at once; some 40 times for small λ where fewer are held than W has numbers. As much
     again at most for derivatives by the logits, 4·m·q·c, and for blocks, 4·c·d². Solutions take
-    8·q·c·d bytes, and some ten times that of the λ at work, twenty where a part of the rows is held.
+    8·q·c·d bytes, and some ten times that of the λ at work, twenty where not all rows are held.
 
     Source: the objective and λ as in Ericsson et al. 2021, arXiv:2011.13377, and scikit-learn.
     Truncated Newton steps: Lin, Weng, Keerthi 2008, JMLR 9:627. The preconditioner is a Kronecker

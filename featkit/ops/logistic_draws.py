@@ -17,6 +17,7 @@ SCORED = 3  # penalties whose coefficients say how much a row bends
 DEFENSIVE = 0.1  # share of the chances that is the same for all rows
 FEW = 2**15  # rows that say how much all bend
 RARE = 1e-3  # of the class that bends most: one that bends less counts as this much
+SCORES = 2**13  # logits of a row that are looked at together
 
 
 def draw_rows(
@@ -41,15 +42,18 @@ def draw_rows(
     Source: second derivatives of the loss as chances, Xu et al. 2016, arXiv:1607.00559, without the
     lengths of the rows; a defensive part that is uniform, Owen & Zhou 2000, JASA 95:135.
     """
-    scored = start[np.unique(np.linspace(0, len(start) - 1, SCORED).round().astype(int))]
-    columns = torch.arange(start.shape[1]).repeat(len(scored))
-    scored = scored.flatten(0, 1)
+    q, k, c, _ = start.shape
+    places = np.linspace(0, q - 1, SCORED if SCORED * k * c <= SCORES else 1)
+    scored = start[np.unique(places.round().astype(int))].flatten(0, 1)
+    columns = torch.arange(k).repeat(len(scored) // k)
     few = rows.sample(np.sort(rng.permutation(len(rows))[:FEW]))
-    means = torch.stack([bends.sum(1) for _, bends in few.bends(loss, scored, columns)]).sum(0)
-    means = (means / len(few)).clamp_(min=RARE * float(means.max()) / len(few)).clamp_(min=1e-30)
-    sizes = np.full(len(rows), DEFENSIVE)
+    sums = torch.stack([bends.sum(1) for _, bends in few.bends(loss, scored, columns)]).sum(0)
+    means = (sums / len(few)).view(-1, k * c)
+    means = means.maximum(RARE * means.amax(1, keepdim=True)).clamp_(min=1e-30).view(-1, 1)
+    scores = np.empty(len(rows))
     for part, bends in rows.bends(loss, scored, columns):
-        sizes[part] += (1 - DEFENSIVE) * (bends / means[:, None]).mean(0).numpy()
+        scores[part] = (bends / means).mean(0).numpy()
+    sizes = DEFENSIVE + (1 - DEFENSIVE) / max(float(scores.mean()), 1e-30) * scores
     chances = inclusion_chances(sizes, count)
     order = rng.permutation(len(rows))  # rows may lie in a rhythm
     places = chances[order]

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from featkit.ops.free_memory import free_memory
-from featkit.ops.row_sources import Array, Integers, RowSource, SelectedRows
+from featkit.ops.free_memory import free_for_files
+from featkit.ops.row_sources import Array, Integers, RowSource, SelectedRows, mapped_file
+
+T = TypeVar("T")
 
 PAGE = mmap.PAGESIZE
+PIECE = 2**17
+"""Bytes asked for at once; of more some systems read as much only."""
 
 
 class ReadAhead:
-    """Reads the rows of mapped files that are announced, and no others, beside other work.
+    """Reads the rows of mapped files that are announced, and no others.
 
     A page that is not in memory is read with what lies around it, up to megabytes. That serves who
     reads from front to back; of rows in random order it reads a file many times over. Within this
-    context each page is read alone, and those of all rows that are announced at once. Nothing is
-    done where all files fit into the memory that is free, or the system cannot be told.
+    context each page is read alone, and a disk gets all that are announced at once. Systems that
+    cannot be told do as they always do.
 
     Args:
-        sources: Rows, (n, …); those that are no mapped files stay as they are.
+        sources: Arrays and :class:`featkit.ops.row_sources.SelectedRows`, (n, …). Those that are no
+            mapped files, or whose rows do not lie in one piece, stay as they are.
 
     Cost: some 2 µs a row and file.
 
@@ -34,19 +41,18 @@ class ReadAhead:
     """
 
     def __init__(self, sources: Iterable[RowSource]) -> None:
-        can_tell = hasattr(mmap.mmap, "madvise")
-        found = [_mapped(source) for source in sources] if can_tell else []
-        mapped = [one for one in found if one]
-        self._mapped = mapped if sum(one.array.nbytes for one in mapped) > free_memory() else []
+        self._mapped = [one for one in map(_mapped, sources) if one]
 
     def __enter__(self) -> Self:
         for one in self._mapped:
-            one.file.madvise(mmap.MADV_RANDOM)
+            with suppress(OSError):
+                one.file.madvise(mmap.MADV_RANDOM)
         return self
 
     def __exit__(self, *raised: object) -> None:
         for one in self._mapped:
-            one.file.madvise(mmap.MADV_NORMAL)
+            with suppress(OSError):
+                one.file.madvise(mmap.MADV_NORMAL)
 
     def announce(self, rows: Integers) -> None:
         """Have rows read that will be wanted soon.
@@ -55,39 +61,82 @@ class ReadAhead:
             rows: Their numbers, ascending.
         """
         for one in self._mapped:
-            one.announce(rows)
+            with suppress(OSError):
+                one.read(rows)
+
+
+def exceed_memory(sources: Iterable[RowSource]) -> bool:
+    """Say whether the mapped files among some sources are more than memory has room for.
+
+    If not, what lies around a row is best read with it, until all is there.
+    """
+    size = sum(one.size for one in map(_mapped, sources) if one)
+    return size > 0 and size > free_for_files()
+
+
+def announced(batches: Iterable[T], announce: Callable[[T], object]) -> Iterator[T]:
+    """Give batches in turn, each when the one that follows has been announced.
+
+    Example:
+        >>> list(announced("ab", print))
+        a
+        b
+        ['a', 'b']
+    """
+    waiting = deque[T]()
+    for batch in batches:
+        announce(batch)
+        waiting.append(batch)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 @dataclass(frozen=True)
 class _Mapped:
-    """An array in a mapped file, and which of its rows are those that are counted; all if None."""
+    """Where rows lie in a mapped file.
 
-    array: Array
+    Attributes:
+        file: It.
+        begin: Byte of the first row.
+        stride: Bytes from one row to the next.
+        length: Bytes of a row.
+        size: Bytes of all.
+        rows: Which are those that are counted; all if None.
+    """
+
     file: mmap.mmap
+    begin: int
+    stride: int
+    length: int
+    size: int
     rows: Integers | None
 
-    def announce(self, rows: Integers) -> None:
+    def read(self, rows: Integers) -> None:
         if not len(rows):
             return
         wanted = rows if self.rows is None else self.rows[rows]
-        begin = self.array.ctypes.data - np.frombuffer(self.file, np.uint8).ctypes.data
-        starts = begin + wanted * self.array.strides[0]
-        firsts = starts // PAGE
-        stops = -(-(starts + self.array[0].nbytes) // PAGE)
+        starts = self.begin + wanted * self.stride
+        firsts, stops = starts // PAGE, -(-(starts + self.length) // PAGE)
         apart = np.flatnonzero(firsts[1:] > stops[:-1])
         firsts, stops = firsts[np.append(0, apart + 1)], stops[np.append(apart, -1)]
-        for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
-            self.file.madvise(mmap.MADV_WILLNEED, first * PAGE, (stop - first) * PAGE)
+        for first, stop in zip((firsts * PAGE).tolist(), (stops * PAGE).tolist(), strict=True):
+            for start in range(first, stop, PIECE):
+                self.file.madvise(mmap.MADV_WILLNEED, start, min(PIECE, stop - start))
 
 
 def _mapped(source: RowSource) -> _Mapped | None:
     """Return where the rows of a source are mapped; None where they are not."""
-    array, rows = (
-        (source.source, source.rows) if isinstance(source, SelectedRows) else (source, None)
-    )
-    base: Any = array
-    while base is not None:
-        if isinstance(base, mmap.mmap):
-            return _Mapped(np.asarray(array), base, rows)
-        base = getattr(base, "base", None)
-    return None
+    rows = None
+    while isinstance(source, SelectedRows):
+        rows = source.rows if rows is None else source.rows[rows]
+        source = source.source
+    file = mapped_file(source)
+    if file is None or not hasattr(file, "madvise"):
+        return None
+    array: Array = np.asarray(source)
+    stride = array.strides[0]
+    if not array.size or stride <= 0 or not array[:1].flags.c_contiguous:
+        return None
+    begin: Any = array.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+    return _Mapped(file, begin, stride, array[0].nbytes, array.nbytes, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -95,9 +96,11 @@ def is_mapped(array: Array) -> bool:
         >>> is_mapped(np.zeros((2, 2))[1:])
         False
     """
-    base: Any = array
-    while base is not None:
-        if isinstance(base, np.memmap):
-            return True
-        base = getattr(base, "base", None)
-    return False
+    return mapped_file(array) is not None
+
+
+def mapped_file(array: Any) -> mmap.mmap | None:
+    """Return the mapped file that an array is a view of; None if there is none."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    return array

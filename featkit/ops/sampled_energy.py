@@ -21,6 +21,7 @@ from featkit.ops.hyperspherical_energy import (
     potential,
 )
 from featkit.ops.neighbors import Integers, Rows, whole_number
+from featkit.ops.read_ahead import ReadAhead, announced, exceed_memory
 
 FEWEST = 4  # rows of a block: of three, means of rows explain all pairs
 
@@ -141,14 +142,18 @@ def energy_of_blocks(
         farthest = float(potential(torch.tensor(4.0).double(), power, "full", kernel))
     energies, copies = (torch.zeros(dealt.shape, dtype=torch.float64) for _ in range(2))
     squares = 0.0
-    for number, own in enumerate(dealt):
-        apart = _squares(points.load(np.sort(own)), half=farthest is not None)
-        same = apart <= COINCIDENT**2
-        found = potential(apart, power, space, kernel)
-        found[same] = farthest or 0.0
-        found.fill_diagonal_(0)
-        energies[number], copies[number] = found.sum(1), same.sum(1)
-        squares += float(found.square().sum()) / 2
+    matrix = [points.matrix]
+    with ReadAhead(matrix if exceed_memory(matrix) else ()) as ahead:
+        ascending = (np.sort(own) for own in dealt)
+        blocks = announced(ascending, lambda own: ahead.announce(points.kept[own]))
+        for number, own in enumerate(blocks):
+            apart = _squares(points.load(own), half=farthest is not None)
+            same = apart <= COINCIDENT**2
+            found = potential(apart, power, space, kernel)
+            found[same] = farthest or 0.0
+            found.fill_diagonal_(0)
+            energies[number], copies[number] = found.sum(1), same.sum(1)
+            squares += float(found.square().sum()) / 2
     counted = len(points), points.given - len(points)
     return _estimate(energies, copies, squares, counted, farthest)
 

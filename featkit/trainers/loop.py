@@ -20,7 +20,7 @@ from torch import Tensor
 
 from featkit.backbones.precision import exact_products
 from featkit.errors import FeatkitError, UsageError
-from featkit.ops.read_ahead import ReadAhead
+from featkit.ops.read_ahead import ReadAhead, announced, exceed_memory
 from featkit.parallel.group import all_of, first, here, is_first, mean_of_all
 from featkit.parallel.place import ALONE
 from featkit.progress import progress_bar
@@ -210,10 +210,9 @@ class Loop:
     def _batches(self, order: Tensor) -> Iterator[Tensor]:
         """Give the rows of each batch that is left, while those of the next one are read."""
         batches = torch.split(order, self.training.batch_size)[self.progress.step : self.steps]
-        with ReadAhead([self.images.held]) as ahead:
-            for rows, following in zip(batches, (*batches[1:], order[:0]), strict=True):
-                ahead.announce(following.sort().values.numpy())
-                yield rows
+        held = [self.images.held]
+        with ReadAhead(held if exceed_memory(held) else ()) as ahead:
+            yield from announced(batches, lambda rows: ahead.announce(rows.sort().values.numpy()))
 
     def _step(self, number: int, rows: Tensor) -> Tensor:
         seeds = np.random.SeedSequence([self.training.seed, 2, number])

@@ -603,9 +603,9 @@ def test_mapped_representations_are_the_same_and_leave_no_file(tmp_path: Path) -
 def test_rows_of_each_batch_are_announced_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featkit.ops.read_ahead.free_memory", lambda: 0)
+    monkeypatch.setattr("featkit.ops.read_ahead.free_for_files", lambda: 0)
     told: list[list[int]] = []
-    announce = read_ahead.ReadAhead.announce
+    announce = read_ahead._Mapped.read
 
     def noted(self: Any, rows: Any) -> None:
         told.append(rows.tolist())
@@ -618,15 +618,17 @@ def test_rows_of_each_batch_are_announced_before_it(
         read.append(sorted(index.tolist()))
         return step(self, index, moves)
 
-    monkeypatch.setattr(read_ahead.ReadAhead, "announce", noted)
+    monkeypatch.setattr(read_ahead._Mapped, "read", noted)
     monkeypatch.setattr(learning.Learner, "step", stepped)
     features = models(100, 8, 8)
     np.save(tmp_path / "a.npy", features[0])
     mapped = [np.load(tmp_path / "a.npy", mmap_mode="r"), features[1]]
     settings = {"epochs": 2, "batch_size": 30}
     found = EnsembleRepresentation(**settings, max_memory=1e-6).fit_transform(mapped)
-    features_told, bank_told = told[::2], told[1::2]
-    assert features_told == bank_told == [*read[1:4], [], *read[5:], []]
+    # one model, then ψ, and its moments when it learns
+    assert told == [rows for rows in read[:4] for _ in range(2)] + [
+        rows for rows in read[4:] for _ in range(4)
+    ]
     monkeypatch.undo()
     wanted = EnsembleRepresentation(**settings).fit_transform(features)
     np.testing.assert_array_equal(found, wanted)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from featkit.ops import logistic_rows
+from featkit.ops import logistic_draws, logistic_rows
 from featkit.ops.logistic import fit_logistic
 from featkit.ops.logistic_draws import draw_rows, inclusion_chances
 from featkit.ops.logistic_losses import Loss, OneVersusRest, Softmax
@@ -92,6 +92,30 @@ def test_as_many_are_drawn_of_a_rare_label_as_bend_it() -> None:
     assert len(near) < 400
     assert np.isin(near, kept).mean() > 0.4
     assert len(kept) - np.isin(kept, near).sum() > 150  # the first one bends everywhere
+
+
+def test_a_penalty_whose_classes_are_apart_counts_like_others() -> None:
+    """One bends everywhere, the other hardly anywhere; both say which rows are drawn."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20_000, 1))
+    rows = Rows(x, torch.from_numpy((x[:, 0] > 0).astype(np.int64)), np.arange(20_000))
+    start = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]]], [[[-1e4, 0.0], [1e4, 0.0]]]]).double()
+    kept, counts = draw_rows(rows, Softmax(), start, 200, rng)
+    near = np.flatnonzero(np.abs(x[:, 0] - x.mean()) < 2e-4)
+    assert len(near) < 20
+    assert np.isin(near, kept).all()
+    assert float(counts.max()) < 300
+
+
+def test_few_rows_that_bend_may_be_missed_by_those_that_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The share of rows that are drawn anyway stays what it is."""
+    monkeypatch.setattr(logistic_draws, "FEW", 10)
+    rows, start = made(Softmax())
+    for seed in range(20):
+        _, counts = draw_rows(rows, Softmax(), 20 * start, 30, np.random.default_rng(seed))
+        assert float(counts.max()) < 10 * N / 30 + 1e-3
 
 
 def test_chances_are_in_proportion_to_sizes_up_to_one() -> None:

@@ -485,10 +485,10 @@ def test_pixels_beyond_memory_lie_in_a_mapped_file(
 ) -> None:
     train(stripes, tmp_path / "held", epochs=1)
     monkeypatch.setattr("featkit.trainers.images._IN_MEMORY", 0.0)
-    monkeypatch.setattr("featkit.ops.read_ahead.free_memory", lambda: 0)
+    monkeypatch.setattr("featkit.ops.read_ahead.free_for_files", lambda: 0)
     told: list[int] = []
     monkeypatch.setattr(
-        "featkit.ops.read_ahead._Mapped.announce", lambda _, rows: told.extend(rows.tolist())
+        "featkit.ops.read_ahead._Mapped.read", lambda _, rows: told.extend(rows.tolist())
     )
     train(stripes, tmp_path / "mapped", epochs=1)
     assert len(told) == len(set(told)) > 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from featkit.analyses.ensemble.space import Space
 from featkit.analyses.ensemble.targets import Targets
 from featkit.errors import UsageError
 from featkit.ops.mappers import Mappers
-from featkit.ops.read_ahead import ReadAhead
+from featkit.ops.read_ahead import ReadAhead, announced, exceed_memory
 from featkit.ops.recovery_gradients import RecoveryGradients
-from featkit.parallel.group import add_up, on_first
+from featkit.parallel.group import add_up, here, on_first
 
 _ROWS = ("rows", "first", "second", "last")
 
@@ -66,18 +67,27 @@ class Learner:
         seed = torch.Generator().manual_seed(self.settings.random_state * 1_000_003 + self.epochs)
         total = torch.zeros(len(self.targets.widths), dtype=torch.float64)
         order = torch.randperm(len(self.targets), generator=seed)
-        batches = torch.split(order, self.settings.batch_size)
-        with (
-            ReadAhead(self.targets.sources) as features,
-            ReadAhead(self.space.mapped) as bank,
-        ):
-            for index, following in zip(batches, (*batches[1:], order[:0]), strict=True):
-                own = self._own(following).sort().values
-                features.announce(own.numpy())
-                bank.announce((own - self.targets.own.start).numpy())
+        with self._read_ahead(moves) as announce:
+            for index in announced(torch.split(order, self.settings.batch_size), announce):
                 total += self.step(index, moves).sum(1)
         self.epochs += 1
         return _mean(add_up(total), self.targets, self.settings)
+
+    @contextmanager
+    def _read_ahead(self, moves: bool) -> Iterator[Callable[[Tensor], None]]:
+        """Give what announces the images of a batch, where files do not fit into memory."""
+        features, bank = self.targets.sources, self.space.mapped
+        tight = exceed_memory([*features, *bank * here().local_count])
+        if not moves:  # moments are not read
+            bank = [array for array in bank if array.ctypes.data == self.bank.rows.data_ptr()]
+        with ReadAhead(features if tight else ()) as ahead, ReadAhead(bank if tight else ()) as own:
+
+            def announce(index: Tensor) -> None:
+                images = self._own(index).sort().values.numpy()
+                ahead.announce(images)
+                own.announce(images - self.targets.own.start)
+
+            yield announce
 
     def measure(self) -> list[float]:
         """Return the mean cosine of each model over all images as they are now."""
