@@ -170,6 +170,7 @@ class _Way:
             return self._follow(self._newton(self.rows), penalties, self.tol)
         some = self.rng.choice(len(self.rows), self.held, replace=False, shuffle=False)
         sample = self.rows.sample(np.sort(some))
+        sample.hold()
         found = self._follow(self._newton(sample), penalties, ROUGH)
         starts = torch.stack([stop.coefficients for stop in found.values()])
         del found, sample
@@ -218,7 +219,10 @@ class _Way:
         """
         if kept is None or counts is None:
             kept, counts = np.arange(len(rows)), torch.full((len(rows),), rows.weight)
-        held = rows if len(kept) == len(rows) else rows.sample(kept)
+        held = rows
+        if len(kept) < len(rows):
+            held = rows.sample(kept)
+            held.hold()  # while they are read, several times
         curvature = Curvature(held, self.loss, counts)
         preconditioning = Preconditioning(curvature, self.shape[0] * self.shape[1], self.most)
         return Newton(rows, curvature, preconditioning, kept, self.most)
