@@ -50,10 +50,11 @@ def draw_rows(
     sums = torch.stack([bends.sum(1) for _, bends in few.bends(loss, scored, columns)]).sum(0)
     means = (sums / len(few)).view(-1, k * c)
     means = means.maximum(RARE * means.amax(1, keepdim=True)).clamp_(min=1e-30).view(-1, 1)
-    scores = np.empty(len(rows))
+    sizes = np.empty(len(rows))
     for part, bends in rows.bends(loss, scored, columns):
-        scores[part] = (bends / means).mean(0).numpy()
-    sizes = DEFENSIVE + (1 - DEFENSIVE) / max(float(scores.mean()), 1e-30) * scores
+        sizes[part] = (bends / means).mean(0).numpy()
+    sizes *= (1 - DEFENSIVE) / max(float(sizes.mean()), 1e-30)
+    sizes += DEFENSIVE
     chances = inclusion_chances(sizes, count)
     order = rng.permutation(len(rows))  # rows may lie in a rhythm
     places = chances[order]
