@@ -215,6 +215,9 @@ def _leave_stopped(given: Sequence[str], stop: Stop) -> NoReturn:
     goes_on |= given[:1] == ["train"] and not {"--overwrite", "--survey"} & set(given)
     what = "goes on from here" if goes_on else "begins again"
     click.echo(f"featkit: stopped; the same command {what}", err=True)
+    # an interrupt that has passed through code made of text, as that of a dataclass, would have
+    # ``python -m`` end by the signal; Python forgets it with the next such code
+    exec("")  # noqa: S102
     sys.exit(stop.exit_status)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import NoReturn
 
 
-def _leave(number: int, _frame: object) -> NoReturn:
+def _leave(number: int, _frame: object) -> None:
     os.write(2, b"featkit: stopped\n")
     os._exit(128 + number)
 

@@ -171,9 +171,10 @@ def load_batches(
         worker_init_fn=_hush if workers else None,
         **options,
     )
-    with _deaf():
-        loaded = iter(loader)
-    with _explained_deaths():
+    with _said_as_death():
+        with _deaf():
+            loaded = iter(loader)
+        _explain_deaths()
         for batch in loaded:
             for looked in batch.looked:
                 if isinstance(looked, FeatkitError):
@@ -203,22 +204,16 @@ def _deaf() -> Iterator[None]:
         signal.raise_signal(missed)
 
 
-@contextmanager
-def _explained_deaths() -> Iterator[None]:
-    """Say what it means that a decoding process has died.
+def _explain_deaths() -> None:
+    """From now on say what it means that a decoding process has died.
 
     PyTorch raises an error wherever the main process is at that moment, which may be in what
     uses the batches: its handler of SIGCHLD is wrapped once.
-
-    Raises:
-        FeatkitError: A decoding process died.
     """
     handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     if callable(handler) and not isinstance(handler, _OnDeath):
         with suppress(ValueError):  # not the main thread, where PyTorch has no handler either
             signal.signal(signal.SIGCHLD, _OnDeath(handler))
-    with _said_as_death():
-        yield
 
 
 @dataclass(frozen=True)
@@ -234,6 +229,11 @@ class _OnDeath:
 
 @contextmanager
 def _said_as_death() -> Iterator[None]:
+    """Say what PyTorch's error means.
+
+    Raises:
+        FeatkitError: A decoding process died.
+    """
     try:
         yield
     except RuntimeError as error:

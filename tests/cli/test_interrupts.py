@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,19 @@ import featkit_cli.start
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "featkit: stopped\n")
+
+
+def test_a_stop_within_code_made_of_text_ends_as_any_other(tmp_path: Path) -> None:
+    """Python itself ends by the signal then: after ``exec``, with ``python -m``."""
+    (tmp_path / "stopped.py").write_text("""
+import os, signal
+from featkit_cli.main import cli, main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.main = lambda *given, **named: exec("os.kill(os.getpid(), signal.SIGINT)")
+main(["extract"])
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "stopped"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 130
+    assert done.stderr == "featkit: stopped; the same command goes on from here\n"

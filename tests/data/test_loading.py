@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +84,27 @@ def test_a_death_is_told_where_batches_are_used(images: Path) -> None:
     os.kill(next(loaded).looked[0], signal.SIGKILL)
     with pytest.raises(FeatkitError, match=r"a decoding process was killed \(out of memory\?\)"):
         time.sleep(30)  # as a network computes; the death is heard of at once
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_death_before_the_first_batch_is_told(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's handler is there from the moment that the processes are."""
+    deaf = loading._deaf
+
+    @contextmanager
+    def and_killed() -> Iterator[None]:
+        with deaf():
+            yield
+        time.sleep(1)  # it has done its work, and holds none of PyTorch's locks
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        time.sleep(30)
+
+    monkeypatch.setattr(loading, "_deaf", and_killed)
+    source, cpu = open_source(images), torch.device("cpu")
+    with pytest.raises(FeatkitError, match=r"a decoding process was killed \(out of memory\?\)"):
+        next(load_batches(source, [RECIPE], [range(1)] * 100, 1, cpu, process))
 
 
 def test_a_stop_waits_until_processes_have_begun() -> None:
