@@ -171,7 +171,7 @@ def start(
             os.kill(os.getpid(), signal.SIGSTOP)
         if before is not None:
             before()
-        from featkit_cli.main import main
+        from featkit_cli.start import main  # which is read here first, and hears signals
 
         main([str(argument) for argument in arguments])
     except SystemExit as ended:
