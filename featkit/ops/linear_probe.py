@@ -54,7 +54,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_features_in_: d.
 
     Cost: that of :func:`featkit.ops.logistic.fit_logistic` for all λ, and for one. Memory-mapped
-    rows are read block by block, those held out twice, of columns as often as there are λ.
+    rows are read block by block, those held out twice, of columns once more than there are λ.
 
     Source: Ericsson, Gouk and Hospedales 2021, arXiv:2011.13377, and their code: 45 λ from 1e-6 to
     1e5, a fifth held out, the last fit on all rows.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from featkit.ops.logistic_losses import Loss
 from featkit.ops.logistic_rows import Rows
-
-Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from featkit.ops.matrices import Doubles, Integers
 
 SCORED = 3  # penalties whose coefficients say how much a row bends
 DEFENSIVE = 0.1  # share of the chances that is the same for all rows

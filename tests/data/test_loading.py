@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -86,25 +87,42 @@ def test_a_death_is_told_where_batches_are_used(images: Path) -> None:
         time.sleep(30)  # as a network computes; the death is heard of at once
 
 
+@dataclass(frozen=True)
+class Noting:
+    """Notes each image that it has looked at."""
+
+    file: Path
+
+    def __call__(self, _row: int, _image: Image.Image) -> None:
+        with self.file.open("a") as file:
+            file.write("x")
+
+
+PREFETCHED = 4  # batches that a process is given before the first one is asked for
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_a_death_before_the_first_batch_is_told(
-    images: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyTorch's handler is there from the moment that the processes are."""
-    deaf = loading._deaf
+    deaf, done = loading._deaf, tmp_path / "done"
 
     @contextmanager
     def and_killed() -> Iterator[None]:
         with deaf():
             yield
-        time.sleep(1)  # it has done its work, and holds none of PyTorch's locks
+        for _ in range(600):  # all that it was given; then it waits, and holds no lock of PyTorch's
+            if done.exists() and len(done.read_text()) == PREFETCHED:
+                break
+            time.sleep(0.1)
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
         time.sleep(30)
 
     monkeypatch.setattr(loading, "_deaf", and_killed)
     source, cpu = open_source(images), torch.device("cpu")
     with pytest.raises(FeatkitError, match=r"a decoding process was killed \(out of memory\?\)"):
-        next(load_batches(source, [RECIPE], [range(1)] * 100, 1, cpu, process))
+        next(load_batches(source, [RECIPE], [range(1)] * 100, 1, cpu, Noting(done)))
 
 
 def test_a_stop_waits_until_processes_have_begun() -> None:
